@@ -1,0 +1,153 @@
+//! One event: one packet seen at one hop. Written in place in the ring buffer by the kernel side.
+
+/// Which parts of an [`Event`] the kernel side could fill in: the bits of [`Event::flags`].
+pub struct EventFlags;
+
+impl EventFlags {
+    /// The network header was found and read: addresses, TTL and `l4_proto` are valid.
+    pub const L3: u32 = 1 << 0;
+    /// The transport header was found and read: ports (or ICMP type and id) and TCP fields are valid.
+    pub const L4: u32 = 1 << 1;
+    /// This is the first event of the packet: the kernel side gave it its id here.
+    pub const FIRST: u32 = 1 << 2;
+    /// The packet ended here: its `sk_buff` is being freed, its address may be used again.
+    pub const END: u32 = 1 << 3;
+    /// `reason` holds a drop reason of the running kernel (5.17 and later).
+    pub const REASON: u32 = 1 << 4;
+    /// At least one read of kernel memory for this event failed; the fields that it feeds are zero.
+    pub const READ_FAILED: u32 = 1 << 5;
+    /// `context` is known.
+    pub const CONTEXT: u32 = 1 << 6;
+    /// The address of this `sk_buff` was still tracked for an older packet whose end was never seen.
+    pub const REUSED: u32 = 1 << 7;
+    /// A fragment of an IP datagram that is not the first one: there is no transport header in it.
+    pub const FRAGMENT: u32 = 1 << 8;
+}
+
+/// Names of the bits of [`Event::flags`], for display and for recordings.
+pub const EVENT_FLAGS: &[(u32, &str)] = &[
+    (EventFlags::L3, "l3"),
+    (EventFlags::L4, "l4"),
+    (EventFlags::FIRST, "first"),
+    (EventFlags::END, "end"),
+    (EventFlags::REASON, "reason"),
+    (EventFlags::READ_FAILED, "read_failed"),
+    (EventFlags::CONTEXT, "context"),
+    (EventFlags::REUSED, "reused"),
+    (EventFlags::FRAGMENT, "fragment"),
+];
+
+/// In which context of the kernel a hop ran: the values of [`Event::context`], told from the preempt count
+/// (include/linux/preempt.h: softirq in bits 8 to 15, hardirq in bits 16 to 19).
+pub struct Context;
+
+impl Context {
+    /// A system call or a kernel thread: `pid` and `comm` are those of the process that does this.
+    pub const PROCESS: u8 = 0;
+    /// A softirq is being served: `pid` and `comm` are those of whoever it interrupted.
+    pub const SOFTIRQ: u8 = 1;
+    /// A hard interrupt.
+    pub const HARDIRQ: u8 = 2;
+}
+
+/// A packet at a hop.
+///
+/// 232 bytes, aligned to 8, without hidden padding. Names are as in the kernel: NUL-terminated, chosen by people,
+/// thus hostile: any byte but NUL and `/` may stand in a device's name, any byte in a comm.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// `bpf_ktime_get_ns`: CLOCK_MONOTONIC, nanoseconds.
+    pub time_ns: u64,
+    /// The packet's id: unique within a run, never 0. The CPU that gave it is in the upper 16 bits.
+    pub packet: u64,
+    /// Address of the `sk_buff`. No identity: it is reused within microseconds.
+    pub skb: u64,
+    /// `skb->head`: the address of the data; clones share it.
+    pub head: u64,
+    /// Address of the `sock` at hops that have one, else 0.
+    pub sock: u64,
+    /// At an end: the address in the kernel that freed the packet. Else 0.
+    pub location: u64,
+    /// Number of the network namespace of `ifindex` (its inode in nsfs).
+    pub netns: u32,
+    /// Interface where the packet is at this hop; 0 when the hop knows none.
+    pub ifindex: u32,
+    /// Number of the network namespace of `ifindex2`.
+    pub netns2: u32,
+    /// Second device of this hop (veth_xmit: the peer; __br_forward: the egress port), or 0.
+    pub ifindex2: u32,
+    /// Name of `ifindex`.
+    pub dev: [u8; 16],
+    /// Name of `ifindex2`.
+    pub dev2: [u8; 16],
+    /// Name of the current task: the actor only when `context` is [`Context::PROCESS`].
+    pub comm: [u8; 16],
+    /// Source address as IPv6; IPv4 is mapped (`::ffff:a.b.c.d`).
+    pub saddr: [u8; 16],
+    /// Destination address, likewise.
+    pub daddr: [u8; 16],
+    /// Process id (the kernel's tgid) of the current task.
+    pub pid: u32,
+    /// Thread id (the kernel's pid) of the current task.
+    pub tid: u32,
+    /// CPU on which the hop ran.
+    pub cpu: u32,
+    /// Ordinal of this hop in the packet's life, from 0, counted also when the event could not be sent: a gap in
+    /// these numbers is a lost event.
+    pub step: u32,
+    /// `skb->len`, bytes.
+    pub len: u32,
+    /// `skb->data_len`: the bytes of `len` that are in page frags.
+    pub data_len: u32,
+    /// `skb->mark`.
+    pub mark: u32,
+    /// `skb->users`.
+    pub users: u32,
+    /// Drop reason (with [`EventFlags::REASON`]): a value of the running kernel's `enum skb_drop_reason`.
+    pub reason: u32,
+    /// TCP sequence number, or the sequence number of an ICMP echo.
+    pub seq: u32,
+    /// TCP acknowledgement number.
+    pub ack: u32,
+    /// Bytes of L4 payload by the network header's own length; 0 when there is none.
+    pub payload_len: u32,
+    /// `gso_type` of the shared info.
+    pub gso_type: u32,
+    /// Bits of [`EventFlags`].
+    pub flags: u32,
+    /// Hop: a [`crate::HopId`].
+    pub hop: u16,
+    /// `skb->protocol`, host order (0x0800 IPv4, 0x86dd IPv6, 0x0806 ARP).
+    pub ethertype: u16,
+    /// Source port, host order. ICMP: type in the upper byte, code in the lower.
+    pub sport: u16,
+    /// Destination port, host order. ICMP echo: its identifier.
+    pub dport: u16,
+    /// IPv4 identification, host order.
+    pub ip_id: u16,
+    /// `gso_size` of the shared info: 0 when the packet is no GSO packet.
+    pub gso_size: u16,
+    /// `gso_segs` of the shared info.
+    pub gso_segs: u16,
+    /// `skb->vlan_tci`.
+    pub vlan_tci: u16,
+    /// Transport protocol (6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6).
+    pub l4_proto: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// TCP flags byte as on the wire.
+    pub tcp_flags: u8,
+    /// `skb->ip_summed` (0 NONE, 1 UNNECESSARY, 2 COMPLETE, 3 PARTIAL).
+    pub ip_summed: u8,
+    /// `skb->cloned`.
+    pub cloned: u8,
+    /// `skb->pkt_type` (0 HOST, 1 BROADCAST, 2 MULTICAST, 3 OTHERHOST, 4 OUTGOING).
+    pub pkt_type: u8,
+    /// One of [`Context`], valid with [`EventFlags::CONTEXT`].
+    pub context: u8,
+    /// Always 0.
+    pub reserved: [u8; 9],
+}
+
+const _: () = assert!(size_of::<Event>() == 232);

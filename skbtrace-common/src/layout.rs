@@ -1,0 +1,244 @@
+//! What the user side tells the kernel side: where things are in this kernel, what to watch, what to keep.
+//!
+//! All of it comes from the running kernel's BTF and from netlink. The kernel side holds no number of its own.
+
+/// `sk_buff` is copied whole, up to this many bytes: a power of two above its size on every known kernel (232 to 240).
+pub const MAX_SKB_SIZE: usize = 256;
+
+/// In [`HopArgs`]: the function has no such argument.
+pub const NO_ARG: u8 = 0xff;
+
+/// A bit field of `sk_buff`: `(byte[offset] >> shift) & mask`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bits {
+    /// Byte offset in `sk_buff`.
+    pub offset: u16,
+    /// Bits to shift right.
+    pub shift: u8,
+    /// Mask after the shift.
+    pub mask: u8,
+}
+
+/// Byte offsets in the structures of the running kernel; those of `sk_buff` come first.
+///
+/// [`Offsets::ABSENT`] stands for a member that this kernel has not.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `sizeof(struct sk_buff)`.
+    pub skb_size: u32,
+    /// `sk_buff.len`
+    pub len: u32,
+    /// `sk_buff.data_len`
+    pub data_len: u32,
+    /// `sk_buff.head`
+    pub head: u32,
+    /// `sk_buff.data`
+    pub data: u32,
+    /// `sk_buff.tail`: an offset from head on 64-bit kernels.
+    pub tail: u32,
+    /// `sk_buff.end`: likewise.
+    pub end: u32,
+    /// `sk_buff.network_header`
+    pub network_header: u32,
+    /// `sk_buff.mac_header`
+    pub mac_header: u32,
+    /// `sk_buff.protocol`
+    pub protocol: u32,
+    /// `sk_buff.users`
+    pub users: u32,
+    /// `sk_buff.dev`
+    pub skb_dev: u32,
+    /// `sk_buff.sk`
+    pub sk: u32,
+    /// `sk_buff._skb_refdst`
+    pub refdst: u32,
+    /// `sk_buff.mark`
+    pub mark: u32,
+    /// `sk_buff.vlan_tci`
+    pub vlan_tci: u32,
+    /// `sk_buff.ip_summed`
+    pub ip_summed: Bits,
+    /// `sk_buff.cloned`
+    pub cloned: Bits,
+    /// `sk_buff.pkt_type`
+    pub pkt_type: Bits,
+    /// `skb_shared_info.gso_size`
+    pub gso_size: u32,
+    /// `skb_shared_info.gso_segs`
+    pub gso_segs: u32,
+    /// `skb_shared_info.gso_type`
+    pub gso_type: u32,
+    /// `dst_entry.dev`
+    pub dst_dev: u32,
+    /// `net_device.name`
+    pub dev_name: u32,
+    /// `net_device.ifindex`
+    pub dev_ifindex: u32,
+    /// `net_device.nd_net`
+    pub dev_net: u32,
+    /// `net.ns.inum`
+    pub net_inum: u32,
+    /// From a veth's `net_device` to the pointer to its peer (private area plus `veth_priv.peer`).
+    pub veth_peer: u32,
+    /// `net_bridge_port.dev`
+    pub port_dev: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// Address of the `__per_cpu_offset` array, or 0 when unknown.
+    pub per_cpu_offset: u64,
+    /// Per-CPU address of the preempt count, or 0 when unknown.
+    pub preempt_count: u64,
+}
+
+impl Offsets {
+    /// A member that the running kernel has not.
+    pub const ABSENT: u32 = u32::MAX;
+}
+
+/// Where a hop finds a device: the values of [`HopArgs::dev_from`] and [`HopArgs::dev2_from`].
+pub struct Source;
+
+impl Source {
+    /// There is none.
+    pub const NONE: u8 = 0;
+    /// `skb->dev`.
+    pub const SKB: u8 = 1;
+    /// An argument that is a `struct net_device *`.
+    pub const ARG: u8 = 2;
+    /// The device of the packet's route: `skb_dst(skb)->dev`.
+    pub const DST: u8 = 3;
+    /// The device of an argument that is a `struct net_bridge_port *`.
+    pub const PORT: u8 = 4;
+    /// The peer of the hop's first device, which is a veth.
+    pub const PEER: u8 = 5;
+}
+
+/// The bits of [`HopArgs::flags`].
+pub mod hop_flags {
+    /// The argument is a `struct sk_buff **`.
+    pub const INDIRECT: u8 = 1 << 0;
+    /// A packet is born here when `skb->dev` is NULL: if its address is tracked, the older packet's end was missed.
+    pub const ORIGIN: u8 = 1 << 1;
+    /// The `sk_buff` is freed here.
+    pub const END: u8 = 1 << 2;
+    /// Only packets that are tracked already are of interest here.
+    pub const TRACKED_ONLY: u8 = 1 << 3;
+}
+
+/// Where a hop's function has its arguments on this kernel: positions from 0, or [`NO_ARG`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HopArgs {
+    /// The `sk_buff`.
+    pub skb: u8,
+    /// A [`Source`] for the device of this hop.
+    pub dev_from: u8,
+    /// Argument that `dev_from` speaks of.
+    pub dev: u8,
+    /// A [`Source`] for the second device.
+    pub dev2_from: u8,
+    /// Argument that `dev2_from` speaks of.
+    pub dev2: u8,
+    /// The `sock`.
+    pub sock: u8,
+    /// The drop reason.
+    pub reason: u8,
+    /// Bits of [`hop_flags`].
+    pub flags: u8,
+}
+
+impl HopArgs {
+    /// A hop that is not attached.
+    pub const UNUSED: HopArgs = HopArgs {
+        skb: NO_ARG,
+        dev_from: Source::NONE,
+        dev: NO_ARG,
+        dev2_from: Source::NONE,
+        dev2: NO_ARG,
+        sock: NO_ARG,
+        reason: NO_ARG,
+        flags: 0,
+    };
+}
+
+/// What to keep of the packets on the segment. Zero means any.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Source or destination address; IPv4 mapped.
+    pub host: [u8; 16],
+    /// Source or destination port.
+    pub port: u16,
+    /// Transport protocol.
+    pub l4_proto: u8,
+    /// 1 when `host` is to be looked at.
+    pub has_host: u8,
+    /// `skb->protocol`, host order (for ARP).
+    pub ethertype: u16,
+    /// Always 0.
+    pub reserved: u16,
+}
+
+/// A device, as netlink knows it: key of the segment map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceKey {
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// Interface index in it.
+    pub ifindex: u32,
+}
+
+/// Value of the segment map: every packet on this device is of interest.
+pub const SEGMENT_MEMBER: u32 = 1;
+/// Value of the segment map: only packets from or to an address of the segment (a loopback device).
+pub const SEGMENT_BY_ADDRESS: u32 = 2;
+
+/// An address of the segment: key of the address map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AddrKey {
+    /// The address as IPv6; IPv4 mapped.
+    pub addr: [u8; 16],
+    /// Inode of the network namespace.
+    pub netns: u32,
+}
+
+/// What happened to the hits of one hop on one CPU. Every hit is counted in exactly one of the fields but `read_failed`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets that are not of the segment or that the filter does not want.
+    pub filtered: u64,
+    /// Events sent to user space.
+    pub sent: u64,
+    /// Events lost: the ring was full.
+    pub ring_full: u64,
+    /// Packets not followed: the map of tracked packets was full.
+    pub map_full: u64,
+    /// Packets not seen: the `sk_buff` could not be read.
+    pub unreadable: u64,
+    /// Events sent although a part of them could not be read.
+    pub read_failed: u64,
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    //! Lets aya copy these types to and from the kernel.
+    use super::{AddrKey, Counters, DeviceKey, Filter, HopArgs, Offsets};
+
+    // SAFETY: repr(C), made of integers only, without implicit padding that anyone reads, valid for every bit pattern.
+    unsafe impl aya::Pod for Offsets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Filter {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for DeviceKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for AddrKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for HopArgs {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Counters {}
+}

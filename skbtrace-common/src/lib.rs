@@ -1,0 +1,18 @@
+//! The wire contract: what the kernel side writes and the user side reads, and what the user side tells the kernel
+//! side before it loads it.
+//!
+//! Both sides are built from these definitions, so there is nothing to keep in step by hand. Everything is `repr(C)`,
+//! without padding that is not named, and without logic. Integers are in the host's byte order unless a field says
+//! that it is as on the wire.
+#![no_std]
+
+mod event;
+mod hop;
+mod layout;
+
+pub use event::{Context, EVENT_FLAGS, Event, EventFlags};
+pub use hop::{HOP_COUNT, HopId};
+pub use layout::{
+    AddrKey, Bits, Counters, DeviceKey, Filter, HopArgs, MAX_SKB_SIZE, NO_ARG, Offsets, SEGMENT_BY_ADDRESS,
+    SEGMENT_MEMBER, Source, hop_flags,
+};

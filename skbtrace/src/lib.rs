@@ -1,0 +1,13 @@
+//! The user side of skbtrace. Data flows down this list and never back up.
+//!
+//! - `cli`: a file per subcommand; says what to do, does nothing itself
+//! - `host`: what this machine is: kernel features, BTF, symbols
+//! - `topology`: netns, links, peers and bridges, from netlink, and the segment of one interface
+//! - `hops`: the catalogue of hops, and the plan: catalogue × host → what to attach, what not and why
+//! - `capture`: loads, attaches, reads the ring: a stream of events
+//! - `trace`: events → packets. Pure
+//! - `render`: a file per output format. Pure
+//! - `lab`: scenarios to trace, built from network namespaces
+
+pub mod hops;
+pub mod name;
