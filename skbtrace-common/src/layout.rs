@@ -145,6 +145,8 @@ pub struct HopArgs {
     pub sock: u8,
     /// The drop reason.
     pub reason: u8,
+    /// The address that frees the packet.
+    pub location: u8,
     /// Bits of [`hop_flags`].
     pub flags: u8,
 }
@@ -159,6 +161,7 @@ impl HopArgs {
         dev2: NO_ARG,
         sock: NO_ARG,
         reason: NO_ARG,
+        location: NO_ARG,
         flags: 0,
     };
 }

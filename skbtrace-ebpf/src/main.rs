@@ -1,2 +1,52 @@
+//! The kernel side: one small eBPF program per hop, and beneath them one way that every hit goes:
+//! look the packet up, filter, number it, reserve ring space, write the event in place.
+//!
+//! - `veth`, `bridge`, `device`, `ip`, `transport`, `end`: the entry points, a line per hop
+//! - `hit`: the way of a hit
+//! - `packet`: `sk_buff` and headers, read in bulk
+//! - `device_of`: devices, their netns and names
+//! - `maps`: what is shared with user space
+//! - `read`: reading kernel memory at offsets that BTF gave
+//!
+//! Nothing here knows a number of any kernel: offsets and argument positions are read-only globals that user space
+//! fills before the load, so that the verifier sees constants and drops the code that a kernel does not need.
 #![no_std]
 #![no_main]
+
+mod bridge;
+mod device;
+mod device_of;
+mod end;
+mod hit;
+mod ip;
+mod maps;
+mod packet;
+mod read;
+mod transport;
+mod veth;
+
+/// An entry point of a hop: the program bears the hop's name, the section says where it goes.
+macro_rules! kprobes {
+    ($($program:ident = $hop:ident,)*) => {
+        $(
+            #[aya_ebpf::macros::kprobe]
+            pub fn $program(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
+                crate::hit::hit(&ctx, skbtrace_common::HopId::$hop);
+                0
+            }
+        )*
+    };
+}
+pub(crate) use kprobes;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // No panic path survives into the object: the verifier would refuse this loop on 5.10.
+    loop {}
+}
+
+// The helpers that read kernel memory are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

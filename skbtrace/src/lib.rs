@@ -9,5 +9,7 @@
 //! - `render`: a file per output format. Pure
 //! - `lab`: scenarios to trace, built from network namespaces
 
+pub mod capture;
 pub mod hops;
+pub mod host;
 pub mod name;

@@ -115,8 +115,13 @@ impl Hop {
         }
     }
 
+    /// An end knows no device: socket queues use `skb->dev` for other things.
+    const fn end(id: HopId, teaches: &'static str) -> Hop {
+        Hop { device: DeviceAt::None, ..Hop::function(id, Role::End, 0, teaches) }
+    }
+
     const fn tracepoint(id: HopId, teaches: &'static str) -> Hop {
-        Hop { probe: Probe::Tracepoint, ..Hop::function(id, Role::End, 0, teaches) }
+        Hop { probe: Probe::Tracepoint, ..Hop::end(id, teaches) }
     }
 
     const fn module(self, module: &'static str) -> Hop {
@@ -323,10 +328,8 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
         "The packet is dropped: the kernel frees it before its time, from 5.17 on with a reason.",
     ),
     Hop::tracepoint(HopId::ConsumeSkb, "The packet has served its purpose and is freed."),
-    Hop::function(
+    Hop::end(
         HopId::SkbReleaseHeadState,
-        Role::End,
-        0,
         "The packet is freed by the code that used it up, as TCP does with what it has received.",
     ),
 ];

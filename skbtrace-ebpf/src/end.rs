@@ -1,0 +1,23 @@
+//! net/core/skbuff.c: the end of an `sk_buff`.
+//!
+//! The tracepoints fire once the last user has let go. They do not see what TCP's receive path frees by itself, which
+//! skb_release_head_state does; whichever comes first ends the packet, and the other finds it no longer tracked.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use skbtrace_common::HopId;
+
+crate::kprobes! {
+    skb_release_head_state = SkbReleaseHeadState,
+}
+
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn kfree_skb(ctx: RawTracePointContext) -> i32 {
+    crate::hit::hit(&ctx, HopId::KfreeSkb);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "consume_skb")]
+pub fn consume_skb(ctx: RawTracePointContext) -> i32 {
+    crate::hit::hit(&ctx, HopId::ConsumeSkb);
+    0
+}

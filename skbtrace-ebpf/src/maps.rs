@@ -1,0 +1,95 @@
+//! What the kernel side shares with user space: maps, and the globals that user space fills before the load.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{HashMap, PerCpuArray, RingBuf},
+};
+use skbtrace_common::{AddrKey, Counters, DeviceKey, Filter, HOP_COUNT, HopArgs, HopId, Offsets};
+
+use crate::packet::Scratch;
+
+/// A packet that is being followed: the value under its `sk_buff`'s address.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Track {
+    /// The packet's id.
+    pub id: u64,
+    /// Number of the next hop.
+    pub step: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// Where a scratch value is used: programs of these kinds can interrupt one another on a CPU, but not themselves.
+#[derive(Clone, Copy)]
+pub enum Level {
+    Kprobe,
+    Drop,
+    Consume,
+}
+
+const LEVELS: u32 = 3;
+
+/// Events on their way to user space. The size is set at load.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// `sk_buff` address → the packet being followed.
+#[map]
+pub static TRACKED: HashMap<u64, Track> = HashMap::with_max_entries(65_536, 0);
+
+/// The devices of the segment. Empty until every hop is attached: nothing is followed from the middle.
+#[map]
+pub static DEVICES: HashMap<DeviceKey, u32> = HashMap::with_max_entries(16_384, 0);
+
+/// The addresses of the segment.
+#[map]
+pub static ADDRS: HashMap<AddrKey, u8> = HashMap::with_max_entries(16_384, 0);
+
+/// What became of the hits of each hop.
+#[map]
+pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(HOP_COUNT as u32, 0);
+
+/// How many ids each CPU has given.
+#[map]
+pub static SEQUENCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where `sk_buff` and headers are read to: too large for the stack.
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(LEVELS, 0);
+
+#[unsafe(no_mangle)]
+pub static OFFSETS: Offsets = {
+    // SAFETY: Offsets is made of integers, for which zero is a value.
+    unsafe { core::mem::zeroed() }
+};
+
+#[unsafe(no_mangle)]
+pub static HOPS: [HopArgs; HOP_COUNT] = [HopArgs::UNUSED; HOP_COUNT];
+
+#[unsafe(no_mangle)]
+pub static FILTER: Filter =
+    Filter { host: [0; 16], port: 0, l4_proto: 0, has_host: 0, ethertype: 0, reserved: 0 };
+
+/// A member of [`OFFSETS`]: read as volatile, since the compiler must not take the initial value for the final one.
+macro_rules! offset {
+    ($($member:ident).+) => {{
+        // SAFETY: a static of this program; user space filled it before the load and nobody writes it since.
+        unsafe { core::ptr::read_volatile(&raw const crate::maps::OFFSETS.$($member).+) }
+    }};
+}
+pub(crate) use offset;
+
+/// Where this hop's function has its arguments.
+#[inline(always)]
+pub fn hop_args(hop: HopId) -> HopArgs {
+    // SAFETY: as in `offset!`; the enum's numbers are below HOP_COUNT.
+    unsafe { core::ptr::read_volatile((&raw const HOPS).cast::<HopArgs>().add(hop as usize)) }
+}
+
+/// What to keep.
+#[inline(always)]
+pub fn filter() -> Filter {
+    // SAFETY: as in `offset!`.
+    unsafe { core::ptr::read_volatile(&raw const FILTER) }
+}

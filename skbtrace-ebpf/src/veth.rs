@@ -1,0 +1,5 @@
+//! drivers/net/veth.c: a frame crosses from one end of a pair to the other.
+
+crate::kprobes! {
+    veth_xmit = VethXmit,
+}

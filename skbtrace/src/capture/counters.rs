@@ -1,0 +1,50 @@
+//! What the kernel side did with every hit: read from its per-CPU counters, summed up.
+
+use skbtrace_common::Counters;
+
+use crate::hops::Hop;
+
+/// The counters of one hop, summed over the CPUs.
+#[derive(Clone, Copy, Debug)]
+pub struct HopCounters {
+    /// The hop.
+    pub hop: &'static Hop,
+    /// Its counters.
+    pub counters: Counters,
+    /// Hits that the kernel did not let the program see, because another one was running on that CPU (Linux 5.12 and
+    /// later count them).
+    pub missed: u64,
+}
+
+/// Everything that was lost, over all hops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// The sums.
+    pub counters: Counters,
+    /// Hits that no program saw.
+    pub missed: u64,
+}
+
+impl Totals {
+    /// Sums up.
+    #[must_use]
+    pub fn of(hops: &[HopCounters]) -> Totals {
+        let mut totals = Totals::default();
+        for hop in hops {
+            add(&mut totals.counters, &hop.counters);
+            totals.missed += hop.missed;
+        }
+        totals
+    }
+}
+
+/// Adds `b` to `a`.
+pub(super) fn add(a: &mut Counters, b: &Counters) {
+    let Counters { filtered, sent, ring_full, map_full, unreadable, read_failed } = b;
+    a.filtered += filtered;
+    a.sent += sent;
+    a.ring_full += ring_full;
+    a.map_full += map_full;
+    a.unreadable += unreadable;
+    a.read_failed += read_failed;
+}

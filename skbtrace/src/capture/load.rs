@@ -1,0 +1,233 @@
+//! The life of the kernel side: loaded with what this kernel and this run need, attached hop by hop, then let loose
+//! by filling in the segment, and detached when dropped.
+
+use std::collections::BTreeSet;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, MapData, PerCpuArray, RingBuf},
+    programs::{KProbe, Program, ProgramError, RawTracePoint},
+};
+use skbtrace_common::{AddrKey, Counters, DeviceKey, Filter, SEGMENT_BY_ADDRESS, SEGMENT_MEMBER};
+use thiserror::Error;
+
+use super::counters::{HopCounters, add};
+use crate::{
+    hops::{Hop, Plan, Probe},
+    host::{Host, LayoutError, offsets},
+};
+
+/// The object of the kernel side, built for the BPF target and embedded.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SKBTRACE_EBPF_OBJECT"));
+
+/// Why capturing failed.
+#[derive(Debug, Error)]
+pub enum CaptureError {
+    /// This kernel's structures are unknown.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The object was refused.
+    #[error("the kernel refused skbtrace's maps: {0}")]
+    Load(#[from] aya::EbpfError),
+    /// A program was refused.
+    #[error("the kernel refused the program of hop {hop}: {source}")]
+    Program {
+        /// The hop.
+        hop: &'static str,
+        /// Why.
+        source: ProgramError,
+    },
+    /// No hop could be attached.
+    #[error("none of the hops could be attached; the first refusal was {0}")]
+    NothingAttached(String),
+    /// A map could not be used.
+    #[error("map {name}: {source}")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// Why.
+        source: aya::maps::MapError,
+    },
+    /// The object and this code are of different versions.
+    #[error("the embedded object has no {0}: it was built from other sources")]
+    Missing(&'static str),
+}
+
+/// What this run wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Packets to keep.
+    pub filter: Filter,
+    /// Size of the ring, bytes: a power of two, at least a page.
+    pub ring_size: u32,
+}
+
+/// What is watched: devices, the loopback devices beside them, and the addresses that decide there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Every packet on these.
+    pub members: BTreeSet<DeviceKey>,
+    /// On these only packets between two of the addresses.
+    pub loopbacks: BTreeSet<DeviceKey>,
+    /// The addresses of the members.
+    pub addrs: BTreeSet<AddrKey>,
+}
+
+/// A loaded and attached kernel side. Dropping it detaches every hop.
+pub struct Capture {
+    ebpf: Ebpf,
+    attached: Vec<&'static Hop>,
+    watched: Watched,
+}
+
+impl Capture {
+    /// Loads and attaches what the plan wants, one hop after the other, telling `progress` how many are done. A hop
+    /// that this kernel refuses to attach is left out of the plan with the kernel's reason.
+    ///
+    /// # Errors
+    /// When the object or a program is refused, or no hop can be attached.
+    pub fn start(
+        host: &Host,
+        plan: &mut Plan,
+        settings: Settings,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Capture, CaptureError> {
+        let offsets = offsets(host)?;
+        let args = plan.args();
+        let mut ebpf = EbpfLoader::new()
+            .override_global("OFFSETS", &offsets, true)
+            .override_global("HOPS", &args, true)
+            .override_global("FILTER", &settings.filter, true)
+            .map_max_entries("EVENTS", settings.ring_size)
+            .load(OBJECT)?;
+        let wanted: Vec<&'static Hop> = plan.attached().collect();
+        let mut attached = Vec::with_capacity(wanted.len());
+        let mut refusal = None;
+        for (done, hop) in wanted.iter().enumerate() {
+            progress(done, wanted.len());
+            let program = ebpf.program_mut(hop.name()).ok_or(CaptureError::Missing(hop.name()))?;
+            match attach(program, hop)? {
+                Ok(()) => attached.push(*hop),
+                Err(reason) => {
+                    refusal.get_or_insert_with(|| format!("{}: {reason}", hop.name()));
+                    plan.leave_out(hop, reason);
+                }
+            }
+        }
+        progress(wanted.len(), wanted.len());
+        if attached.is_empty() {
+            return Err(CaptureError::NothingAttached(refusal.unwrap_or_default()));
+        }
+        Ok(Capture { ebpf, attached, watched: Watched::default() })
+    }
+
+    /// The ring of events; it can be taken once.
+    ///
+    /// # Errors
+    /// When it was taken before.
+    pub fn ring(&mut self) -> Result<RingBuf<MapData>, CaptureError> {
+        let map = self.ebpf.take_map("EVENTS").ok_or(CaptureError::Missing("EVENTS"))?;
+        RingBuf::try_from(map).map_err(|source| CaptureError::Map { name: "EVENTS", source })
+    }
+
+    /// Watches this from now on, and nothing else. Packets that are being followed are followed to their end; with
+    /// nothing to watch no new ones begin.
+    ///
+    /// # Errors
+    /// When a map refuses an entry: it is full.
+    pub fn watch(&mut self, watched: Watched) -> Result<(), CaptureError> {
+        // Addresses first: they must be there when the first packet on a loopback device comes.
+        let name = "ADDRS";
+        let map = self.ebpf.map_mut(name).ok_or(CaptureError::Missing(name))?;
+        let mut addrs: HashMap<_, AddrKey, u8> =
+            HashMap::try_from(map).map_err(|source| CaptureError::Map { name, source })?;
+        for addr in watched.addrs.difference(&self.watched.addrs) {
+            addrs.insert(addr, 1, 0).map_err(|source| CaptureError::Map { name, source })?;
+        }
+        for addr in self.watched.addrs.difference(&watched.addrs) {
+            addrs.remove(addr).map_err(|source| CaptureError::Map { name, source })?;
+        }
+        let name = "DEVICES";
+        let map = self.ebpf.map_mut(name).ok_or(CaptureError::Missing(name))?;
+        let mut devices: HashMap<_, DeviceKey, u32> =
+            HashMap::try_from(map).map_err(|source| CaptureError::Map { name, source })?;
+        let gone = |key: &&DeviceKey| !watched.members.contains(key) && !watched.loopbacks.contains(key);
+        for key in self.watched.members.union(&self.watched.loopbacks).filter(gone) {
+            devices.remove(key).map_err(|source| CaptureError::Map { name, source })?;
+        }
+        for (keys, value) in [(&watched.loopbacks, SEGMENT_BY_ADDRESS), (&watched.members, SEGMENT_MEMBER)] {
+            for key in keys {
+                devices.insert(key, value, 0).map_err(|source| CaptureError::Map { name, source })?;
+            }
+        }
+        self.watched = watched;
+        Ok(())
+    }
+
+    /// What is watched now.
+    #[must_use]
+    pub fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
+    /// The counters of every attached hop.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn counters(&self) -> Result<Vec<HopCounters>, CaptureError> {
+        let name = "COUNTERS";
+        let map = self.ebpf.map(name).ok_or(CaptureError::Missing(name))?;
+        let map: PerCpuArray<_, Counters> =
+            PerCpuArray::try_from(map).map_err(|source| CaptureError::Map { name, source })?;
+        let mut all = Vec::with_capacity(self.attached.len());
+        for hop in &self.attached {
+            let per_cpu =
+                map.get(&(hop.id as u32), 0).map_err(|source| CaptureError::Map { name, source })?;
+            let mut counters = Counters::default();
+            for cpu in per_cpu.iter() {
+                add(&mut counters, cpu);
+            }
+            all.push(HopCounters { hop, counters, missed: self.missed(hop) });
+        }
+        Ok(all)
+    }
+
+    /// Instructions that the verifier walked for each program (Linux 5.16 and later).
+    #[must_use]
+    pub fn verified_instructions(&self) -> Vec<(&'static Hop, Option<u32>)> {
+        let count = |hop: &Hop| self.ebpf.program(hop.name())?.info().ok()?.verified_instruction_count();
+        self.attached.iter().map(|hop| (*hop, count(hop))).collect()
+    }
+
+    fn missed(&self, hop: &Hop) -> u64 {
+        let _ = hop;
+        0
+    }
+}
+
+/// Loads and attaches one hop: an inner error is the kernel's refusal to attach, in a few words.
+fn attach(program: &mut Program, hop: &'static Hop) -> Result<Result<(), String>, CaptureError> {
+    let refused = |source| CaptureError::Program { hop: hop.name(), source };
+    let attached = match hop.probe {
+        Probe::Function => {
+            let program: &mut KProbe = program.try_into().map_err(refused)?;
+            program.load().map_err(refused)?;
+            program.attach(hop.name(), 0).map(drop)
+        }
+        Probe::Tracepoint => {
+            let program: &mut RawTracePoint = program.try_into().map_err(refused)?;
+            program.load().map_err(refused)?;
+            program.attach(hop.name()).map(drop)
+        }
+    };
+    Ok(attached.map_err(|error| reason(&error)))
+}
+
+/// The innermost cause: what the kernel said.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    format!("the kernel refused to attach: {innermost}")
+}

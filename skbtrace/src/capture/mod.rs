@@ -1,0 +1,9 @@
+//! Capturing: the kernel side is loaded and attached, its ring is read, its counters are summed up.
+
+mod counters;
+mod load;
+mod ring;
+
+pub use counters::{HopCounters, Totals};
+pub use load::{Capture, CaptureError, Settings, Watched};
+pub use ring::Ring;

@@ -1,0 +1,191 @@
+//! The plan: catalogue × host → which hops are attached, and for each one that is not, why.
+
+use skbtrace_common::{HOP_COUNT, HopArgs, NO_ARG, Source, hop_flags};
+
+use super::catalogue::{CATALOGUE, DeviceAt, Hop, Probe, Role};
+use crate::host::{Host, Param};
+
+/// What becomes of a hop on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is attached, with its arguments at these positions.
+    Attach(HopArgs),
+    /// It is left out, for this reason.
+    LeftOut(String),
+}
+
+/// A hop and what becomes of it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The hop.
+    pub hop: &'static Hop,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// What is attached on this host.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// A row per hop, in the catalogue's order.
+    pub rows: Vec<Row>,
+}
+
+impl Plan {
+    /// Looks up every hop of the catalogue on this host.
+    #[must_use]
+    pub fn for_host(host: &Host) -> Plan {
+        Plan { rows: CATALOGUE.iter().map(|hop| Row { hop, fate: fate(hop, host) }).collect() }
+    }
+
+    /// The hops to attach.
+    pub fn attached(&self) -> impl Iterator<Item = &'static Hop> + '_ {
+        self.rows.iter().filter(|row| matches!(row.fate, Fate::Attach(_))).map(|row| row.hop)
+    }
+
+    /// Leaves a hop out after all.
+    pub fn leave_out(&mut self, hop: &Hop, reason: String) {
+        for row in self.rows.iter_mut().filter(|row| row.hop.id == hop.id) {
+            row.fate = Fate::LeftOut(reason.clone());
+        }
+    }
+
+    /// What the kernel side is told.
+    #[must_use]
+    pub fn args(&self) -> [HopArgs; HOP_COUNT] {
+        let mut all = [HopArgs::UNUSED; HOP_COUNT];
+        for row in &self.rows {
+            if let Fate::Attach(args) = row.fate {
+                all[row.hop.id as usize] = args;
+            }
+        }
+        all
+    }
+
+    /// One line: how many hops are traced, by what, on which kernel, and why the others are not.
+    #[must_use]
+    pub fn line(&self, release: &str) -> String {
+        let attached = self.attached().count();
+        let mut line = format!("{attached} of {} hops traced by kprobe on {release}", self.rows.len());
+        let mut left_out = self.rows.iter().filter_map(|row| match &row.fate {
+            Fate::LeftOut(reason) => Some(format!("{}: {reason}", row.hop.name())),
+            Fate::Attach(_) => None,
+        });
+        if let Some(first) = left_out.next() {
+            line.push_str(" (");
+            line.push_str(&first);
+            for next in left_out {
+                line.push_str("; ");
+                line.push_str(&next);
+            }
+            line.push(')');
+        }
+        line
+    }
+}
+
+fn fate(hop: &'static Hop, host: &Host) -> Fate {
+    match hop.probe {
+        Probe::Tracepoint => Fate::Attach(args(hop, host.btf.tracepoint(hop.name()).as_deref())),
+        Probe::Function if host.symbols.has(hop.name()) => {
+            Fate::Attach(args(hop, host.btf.function(hop.name(), hop.module).as_deref()))
+        }
+        Probe::Function => Fate::LeftOut(absence(hop, host)),
+    }
+}
+
+/// Why a function is not there.
+fn absence(hop: &Hop, host: &Host) -> String {
+    if let Some(variant) = host.symbols.variant(hop.name()) {
+        return format!("compiled as {variant}, whose arguments may have moved");
+    }
+    match hop.module {
+        Some(module) if !std::path::Path::new("/sys/module").join(module).exists() => {
+            format!("module {module} is not loaded")
+        }
+        _ => "not in this kernel".to_owned(),
+    }
+}
+
+/// Positions of the arguments: by the types of the parameters where BTF has them, else as the catalogue says.
+fn args(hop: &Hop, params: Option<&[Param]>) -> HopArgs {
+    let find = |wanted: Param| {
+        let position = params?.iter().position(|param| *param == wanted)?;
+        u8::try_from(position).ok()
+    };
+    let skb = if hop.skb.indirect { Param::SkbIndirect } else { Param::Skb };
+    let (dev_from, dev) = source(hop.device, &find);
+    let (dev2_from, dev2) = source(hop.second, &find);
+    let mut flags = 0;
+    if hop.skb.indirect {
+        flags |= hop_flags::INDIRECT;
+    }
+    match hop.role {
+        Role::Send => flags |= hop_flags::ORIGIN,
+        Role::End => flags |= hop_flags::END,
+        Role::Copy => flags |= hop_flags::TRACKED_ONLY,
+        _ => {}
+    }
+    let tracepoint = hop.probe == Probe::Tracepoint;
+    HopArgs {
+        skb: find(skb).unwrap_or(hop.skb.arg),
+        dev_from,
+        dev,
+        dev2_from,
+        dev2,
+        sock: hop.sock.map_or(NO_ARG, |position| find(Param::Sock).unwrap_or(position)),
+        // Only a kernel whose tracepoint has a reason has one to read; likewise the address of the caller.
+        reason: if tracepoint { find(Param::Reason).unwrap_or(NO_ARG) } else { NO_ARG },
+        location: if tracepoint { find(Param::Address).unwrap_or(NO_ARG) } else { NO_ARG },
+        flags,
+    }
+}
+
+fn source(device: DeviceAt, find: &impl Fn(Param) -> Option<u8>) -> (u8, u8) {
+    match device {
+        DeviceAt::None => (Source::NONE, NO_ARG),
+        DeviceAt::Skb => (Source::SKB, NO_ARG),
+        DeviceAt::Arg(position) => (Source::ARG, find(Param::Device).unwrap_or(position)),
+        DeviceAt::Route => (Source::DST, NO_ARG),
+        DeviceAt::Port(position) => (Source::PORT, find(Param::BridgePort).unwrap_or(position)),
+        DeviceAt::Peer => (Source::PEER, NO_ARG),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::args;
+    use crate::{
+        hops::{Hop, hop},
+        host::Param,
+    };
+    use skbtrace_common::{HopArgs, HopId, NO_ARG, Source, hop_flags};
+
+    fn row(id: HopId) -> &'static Hop {
+        hop(id)
+    }
+
+    #[test]
+    fn positions_come_from_the_types_of_the_parameters() {
+        // Had somebody put a parameter in front, the catalogue's own positions would be wrong.
+        let params = [Param::Other, Param::BridgePort, Param::Skb];
+        let moved = args(row(HopId::BrForward), Some(&params));
+        assert_eq!((moved.skb, moved.dev_from, moved.dev2_from, moved.dev2), (2, Source::SKB, Source::PORT, 1));
+    }
+
+    #[test]
+    fn without_types_the_catalogue_is_believed() {
+        let veth = args(row(HopId::VethXmit), None);
+        assert_eq!((veth.skb, veth.dev_from, veth.dev, veth.dev2_from), (0, Source::ARG, 1, Source::PEER));
+        assert_eq!(args(row(HopId::BrHandleFrame), None).flags, hop_flags::INDIRECT);
+    }
+
+    #[test]
+    fn reason_and_location_are_read_only_where_the_tracepoint_has_them() {
+        let old = args(row(HopId::KfreeSkb), Some(&[Param::Skb, Param::Address]));
+        assert_eq!((old.reason, old.location, old.flags), (NO_ARG, 1, hop_flags::END));
+        let new = args(row(HopId::KfreeSkb), Some(&[Param::Skb, Param::Address, Param::Reason, Param::Sock]));
+        assert_eq!((new.reason, new.location), (2, 1));
+        let release = args(row(HopId::SkbReleaseHeadState), Some(&[Param::Skb]));
+        assert_eq!(release, HopArgs { skb: 0, flags: hop_flags::END, ..HopArgs::UNUSED });
+    }
+}

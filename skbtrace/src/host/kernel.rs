@@ -1,0 +1,157 @@
+//! Version, privileges, and whether this kernel has kprobes.
+
+use std::{fmt, fs, io, path::Path};
+
+use thiserror::Error;
+
+use super::{BtfError, symbols::SymbolError};
+
+/// Why this machine cannot be traced on.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// The kernel lacks what the kernel side rests on (ring buffer, bpf_probe_read_kernel).
+    #[error("kernel {0} is too old: skbtrace needs Linux 5.10 or later")]
+    TooOld(String),
+    /// Not root, or the capabilities were dropped.
+    #[error("not allowed to trace: {missing} missing; run it as root (sudo skbtrace …)")]
+    NotAllowed {
+        /// The names of the capabilities that would be needed.
+        missing: String,
+    },
+    /// The kernel has no kprobes.
+    #[error(
+        "kernel {release} has no kprobes ({cause}), and they are the only way that this version traces by; run it on a \
+         kernel built with CONFIG_KPROBES and CONFIG_KPROBE_EVENTS, or in a virtual machine"
+    )]
+    NoKprobes {
+        /// The running kernel.
+        release: String,
+        /// What was found missing.
+        cause: &'static str,
+    },
+    /// A file of /proc or /sys could not be read.
+    #[error("cannot read {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// No types.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// No symbols.
+    #[error(transparent)]
+    Symbols(#[from] SymbolError),
+}
+
+/// Major and minor version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KernelVersion {
+    /// The 6 of 6.1.
+    pub major: u32,
+    /// The 1 of 6.1.
+    pub minor: u32,
+}
+
+impl KernelVersion {
+    /// The oldest kernel that the kernel side runs on.
+    pub const OLDEST: KernelVersion = KernelVersion { major: 5, minor: 10 };
+
+    /// From a release such as `6.1.0-56-amd64`.
+    #[must_use]
+    pub fn parse(release: &str) -> Option<KernelVersion> {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+        let major = numbers.next()?.parse().ok()?;
+        let minor = numbers.next()?.parse().ok()?;
+        Some(KernelVersion { major, minor })
+    }
+}
+
+/// The release of the running kernel.
+#[derive(Clone, Debug)]
+pub struct Release(pub String);
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Checks what can be checked before anything is loaded.
+///
+/// # Errors
+/// When the kernel is too old, privileges are missing, or kprobes are.
+pub fn require() -> Result<Release, HostError> {
+    const RELEASE: &str = "/proc/sys/kernel/osrelease";
+    let release = fs::read_to_string(RELEASE).map_err(|source| HostError::Unreadable { path: RELEASE, source })?;
+    let release = release.trim().to_owned();
+    // A release that does not begin with two numbers is nobody's: let the load decide.
+    if KernelVersion::parse(&release).is_some_and(|version| version < KernelVersion::OLDEST) {
+        return Err(HostError::TooOld(release));
+    }
+    const STATUS: &str = "/proc/self/status";
+    let status = fs::read_to_string(STATUS).map_err(|source| HostError::Unreadable { path: STATUS, source })?;
+    let missing = missing_capabilities(&status);
+    if !missing.is_empty() {
+        return Err(HostError::NotAllowed { missing: missing.join(", ") });
+    }
+    if let Err(cause) = kprobes_offered() {
+        return Err(HostError::NoKprobes { release, cause });
+    }
+    Ok(Release(release))
+}
+
+/// Whether this kernel offers kprobes to eBPF programs.
+///
+/// # Errors
+/// The cause, in a few words, when it does not.
+pub fn kprobes_offered() -> Result<(), &'static str> {
+    if let Ok(lockdown) = fs::read_to_string("/sys/kernel/security/lockdown")
+        && lockdown.contains("[confidentiality]")
+    {
+        return Err("it is locked down: confidentiality");
+    }
+    if Path::new("/sys/bus/event_source/devices/kprobe/type").exists() {
+        Ok(())
+    } else if Path::new("/sys/bus/event_source").exists() {
+        Err("no kprobe under /sys/bus/event_source/devices")
+    } else {
+        Err("/sys is not mounted, or the kernel has no perf events")
+    }
+}
+
+/// What is missing of the capabilities: CAP_SYS_ADMIN covers the others, and entering other netns needs it.
+fn missing_capabilities(status: &str) -> Vec<&'static str> {
+    const NEEDED: [(u32, &str); 2] = [(21, "CAP_SYS_ADMIN"), (12, "CAP_NET_ADMIN")];
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+        .unwrap_or(0);
+    NEEDED.iter().filter(|(bit, _)| effective & (1 << bit) == 0).map(|(_, name)| *name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KernelVersion, missing_capabilities};
+
+    #[test]
+    fn releases_compare_by_number() {
+        let version = |release| KernelVersion::parse(release).unwrap();
+        assert_eq!(version("6.1.0-56-amd64"), KernelVersion { major: 6, minor: 1 });
+        assert!(version("5.9.16") < KernelVersion::OLDEST);
+        assert!(version("4.18.0-348.el8") < KernelVersion::OLDEST);
+        assert!(version("5.10.0-32-amd64") >= KernelVersion::OLDEST);
+        assert!(version("7.3.4+deb13-amd64") > version("6.18.1"));
+        assert_eq!(KernelVersion::parse("unknown"), None);
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        assert_eq!(missing_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n"), Vec::<&str>::new());
+        assert_eq!(missing_capabilities("CapEff:\t0000000000001000\n"), ["CAP_SYS_ADMIN"]);
+        assert_eq!(missing_capabilities("CapEff:\t0000000000000000\n"), ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"]);
+        assert_eq!(missing_capabilities(""), ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"]);
+    }
+}

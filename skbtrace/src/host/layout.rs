@@ -1,0 +1,104 @@
+//! Where things are in this kernel's structures: what the kernel side is told before it is loaded.
+
+use skbtrace_common::{MAX_SKB_SIZE, Offsets};
+use thiserror::Error;
+
+use super::Host;
+
+/// BTF lacks what nothing works without.
+#[derive(Debug, Error)]
+pub enum LayoutError {
+    /// A member was not found.
+    #[error("this kernel's BTF has no {structure}.{member}: skbtrace does not know this kernel, please report it")]
+    NoMember {
+        /// The structure.
+        structure: &'static str,
+        /// Its member.
+        member: &'static str,
+    },
+    /// `sk_buff` has outgrown the room for its copy.
+    #[error("this kernel's sk_buff has {0} bytes, more than the {MAX_SKB_SIZE} that skbtrace copies: please report it")]
+    LargeSkb(u32),
+}
+
+/// The layout of the running kernel.
+///
+/// # Errors
+/// When a member that every kernel has had is missing. What some kernels lack is marked absent instead.
+pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
+    let btf = &host.btf;
+    let must = |structure: &'static str, member: &'static str| {
+        btf.member(structure, member, None).ok_or(LayoutError::NoMember { structure, member })
+    };
+    let bits = |member: &'static str| {
+        btf.bits("sk_buff", member).ok_or(LayoutError::NoMember { structure: "sk_buff", member })
+    };
+    let skb = |member: &'static str| must("sk_buff", member);
+    let skb_size = btf
+        .size("sk_buff", None)
+        .ok_or(LayoutError::NoMember { structure: "sk_buff", member: "(its size)" })?;
+    if skb_size as usize > MAX_SKB_SIZE {
+        return Err(LayoutError::LargeSkb(skb_size));
+    }
+    let (per_cpu_offset, preempt_count) = preempt_count(host).unwrap_or((0, 0));
+    Ok(Offsets {
+        skb_size,
+        len: skb("len")?,
+        data_len: skb("data_len")?,
+        head: skb("head")?,
+        data: skb("data")?,
+        tail: skb("tail")?,
+        end: skb("end")?,
+        network_header: skb("network_header")?,
+        mac_header: skb("mac_header")?,
+        protocol: skb("protocol")?,
+        users: skb("users")?,
+        skb_dev: skb("dev")?,
+        sk: skb("sk")?,
+        refdst: skb("_skb_refdst")?,
+        mark: skb("mark")?,
+        vlan_tci: skb("vlan_tci")?,
+        ip_summed: bits("ip_summed")?,
+        cloned: bits("cloned")?,
+        pkt_type: bits("pkt_type")?,
+        gso_size: must("skb_shared_info", "gso_size")?,
+        gso_segs: must("skb_shared_info", "gso_segs")?,
+        gso_type: must("skb_shared_info", "gso_type")?,
+        dst_dev: must("dst_entry", "dev")?,
+        dev_name: must("net_device", "name")?,
+        dev_ifindex: must("net_device", "ifindex")?,
+        dev_net: must("net_device", "nd_net")?,
+        net_inum: must("net", "ns")? + must("ns_common", "inum")?,
+        veth_peer: veth_peer(host).unwrap_or(Offsets::ABSENT),
+        port_dev: btf.member("net_bridge_port", "dev", Some("bridge")).unwrap_or(Offsets::ABSENT),
+        reserved: 0,
+        per_cpu_offset,
+        preempt_count,
+    })
+}
+
+/// From a veth's `net_device` to the pointer to its peer. The private area follows the structure, aligned to
+/// NETDEV_ALIGN, 32 bytes (include/linux/netdevice.h, netdev_priv); from 6.9 on it is a member.
+fn veth_peer(host: &Host) -> Option<u32> {
+    let peer = host.btf.member("veth_priv", "peer", Some("veth"))?;
+    let private = match host.btf.member("net_device", "priv", None) {
+        Some(offset) => offset,
+        None => host.btf.size("net_device", None)?.next_multiple_of(32),
+    };
+    Some(private + peer)
+}
+
+/// Address of `__per_cpu_offset` and the per-CPU address of the preempt count: a variable of its own until 6.1 and
+/// again from 6.15 on, a member of `pcpu_hot` between (arch/x86/include/asm/preempt.h).
+fn preempt_count(host: &Host) -> Option<(u64, u64)> {
+    if !cfg!(target_arch = "x86_64") {
+        // Elsewhere it is a member of the task, which is not needed to tell a path.
+        return None;
+    }
+    let offsets = host.symbols.data("__per_cpu_offset")?;
+    let count = match host.symbols.data("pcpu_hot") {
+        Some(hot) => hot + u64::from(host.btf.member("pcpu_hot", "preempt_count", None)?),
+        None => host.symbols.data("__preempt_count")?,
+    };
+    Some((offsets, count))
+}

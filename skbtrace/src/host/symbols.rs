@@ -1,0 +1,149 @@
+//! The kernel's symbols: which functions exist, where they are, and which one an address lies in.
+
+use std::{collections::HashMap, fs, io};
+
+use thiserror::Error;
+
+/// Why there are no symbols.
+#[derive(Debug, Error)]
+pub enum SymbolError {
+    /// /proc/kallsyms could not be read.
+    #[error("cannot read /proc/kallsyms: {0}; the kernel needs CONFIG_KALLSYMS")]
+    Unreadable(#[from] io::Error),
+    /// Every address is zero.
+    #[error(
+        "/proc/kallsyms shows no addresses: run as root, and see that /proc/sys/kernel/kptr_restrict is not 2 \
+         (sysctl kernel.kptr_restrict=1)"
+    )]
+    Hidden,
+}
+
+/// A symbol: the module it belongs to is part of its text.
+struct Symbol {
+    address: u64,
+    name: Box<str>,
+    module: Option<Box<str>>,
+}
+
+/// The symbols of the kernel and of the modules that are loaded.
+pub struct Symbols {
+    /// Functions, by address.
+    functions: Vec<Symbol>,
+    /// Index into `functions` by name; the first one where a name occurs twice.
+    by_name: HashMap<Box<str>, usize>,
+    /// Data and per-CPU symbols that were asked for.
+    data: HashMap<&'static str, u64>,
+}
+
+/// The data symbols that anything here asks for.
+const DATA: [&str; 3] = ["__per_cpu_offset", "__preempt_count", "pcpu_hot"];
+
+impl Symbols {
+    /// Reads /proc/kallsyms.
+    ///
+    /// # Errors
+    /// When it cannot be read or hides the addresses.
+    pub fn read() -> Result<Symbols, SymbolError> {
+        let text = fs::read("/proc/kallsyms")?;
+        let symbols = Symbols::parse(&String::from_utf8_lossy(&text));
+        if symbols.functions.last().is_none_or(|symbol| symbol.address == 0) {
+            return Err(SymbolError::Hidden);
+        }
+        Ok(symbols)
+    }
+
+    fn parse(text: &str) -> Symbols {
+        let mut functions = Vec::with_capacity(120_000);
+        let mut data = HashMap::new();
+        for line in text.lines() {
+            let mut words = line.split_ascii_whitespace();
+            let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
+            let Ok(address) = u64::from_str_radix(address, 16) else { continue };
+            if matches!(kind, "t" | "T" | "w" | "W") {
+                let module = words.next().map(|module| module.trim_matches(['[', ']']).into());
+                functions.push(Symbol { address, name: name.into(), module });
+            } else if let Some(name) = DATA.iter().find(|wanted| **wanted == name) {
+                data.insert(*name, address);
+            }
+        }
+        functions.sort_by_key(|symbol| symbol.address);
+        let mut by_name = HashMap::with_capacity(functions.len());
+        for (index, symbol) in functions.iter().enumerate() {
+            by_name.entry(symbol.name.clone()).or_insert(index);
+        }
+        Symbols { functions, by_name, data }
+    }
+
+    /// Whether there is a function of exactly this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// What the compiler made of a function that is not there under its own name: `name.constprop.0` and the like.
+    #[must_use]
+    pub fn variant(&self, name: &str) -> Option<&str> {
+        self.functions
+            .iter()
+            .map(|symbol| &*symbol.name)
+            .find(|symbol| symbol.strip_prefix(name).is_some_and(|rest| rest.starts_with('.') && rest != ".cold"))
+    }
+
+    /// Address of a data symbol. Per-CPU ones are offsets from each CPU's area, and 0 is one that can be.
+    #[must_use]
+    pub fn data(&self, name: &'static str) -> Option<u64> {
+        self.data.get(name).copied()
+    }
+
+    /// `function+0x12` or `function+0x12 [module]` for an address within a function.
+    #[must_use]
+    pub fn describe(&self, address: u64) -> Option<String> {
+        let after = self.functions.partition_point(|symbol| symbol.address <= address);
+        let symbol = self.functions.get(after.checked_sub(1)?)?;
+        let offset = address - symbol.address;
+        // The last function before a gap does not own the gap: no function of the kernel is this large.
+        if offset > 1 << 20 {
+            return None;
+        }
+        Some(match &symbol.module {
+            Some(module) => format!("{}+{offset:#x} [{module}]", symbol.name),
+            None => format!("{}+{offset:#x}", symbol.name),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Symbols;
+
+    const TEXT: &str = "\
+0000000000000000 A __per_cpu_start
+000000000002c040 A __preempt_count
+ffffffff81000000 T _stext
+ffffffff81001000 T ip_rcv
+ffffffff81002000 t __netif_receive_skb_core.constprop.0
+ffffffff81002800 t tcp_queue_rcv.cold
+ffffffff82000000 D __per_cpu_offset
+ffffffffc0001000 t veth_xmit\t[veth]
+";
+
+    #[test]
+    fn functions_data_and_variants_are_found() {
+        let symbols = Symbols::parse(TEXT);
+        assert!(symbols.has("ip_rcv") && symbols.has("veth_xmit"));
+        assert!(!symbols.has("__netif_receive_skb_core") && !symbols.has("__per_cpu_offset"));
+        assert_eq!(symbols.variant("__netif_receive_skb_core"), Some("__netif_receive_skb_core.constprop.0"));
+        assert_eq!(symbols.variant("tcp_queue_rcv"), None);
+        assert_eq!(symbols.data("__preempt_count"), Some(0x2c040));
+        assert_eq!(symbols.data("pcpu_hot"), None);
+    }
+
+    #[test]
+    fn addresses_are_described_within_functions_only() {
+        let symbols = Symbols::parse(TEXT);
+        assert_eq!(symbols.describe(0xffff_ffff_8100_1034).as_deref(), Some("ip_rcv+0x34"));
+        assert_eq!(symbols.describe(0xffff_ffff_c000_1001).as_deref(), Some("veth_xmit+0x1 [veth]"));
+        assert_eq!(symbols.describe(0xffff_ffff_9000_0000), None);
+        assert_eq!(symbols.describe(0x1000), None);
+    }
+}
