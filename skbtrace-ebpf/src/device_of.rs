@@ -1,39 +1,59 @@
 //! Devices: which one a hop speaks of, its index, its netns, its name.
 
-use skbtrace_common::{DeviceKey, Source};
+use skbtrace_common::{Event, EventFlags, Source};
 
 use crate::{
     hit::Args,
     maps::offset,
-    packet::Skb,
+    packet::Scratch,
     read::{into, member},
 };
 
 /// Address of the `net_device` that `source` names; 0 when there is none.
 #[inline(always)]
-pub fn address(args: &impl Args, skb: &Skb<'_>, source: u8, arg: u8, first: u64) -> u64 {
+pub fn address(args: &impl Args, scratch: &Scratch, source: u8, arg: u8, first: u64) -> u64 {
     match source {
-        Source::SKB => skb.u64(offset!(skb_dev)),
+        Source::SKB => scratch.u64(offset!(skb_dev)),
         Source::ARG => args.get(arg),
         // The lowest bit says that the reference is not counted (include/linux/skbuff.h, SKB_DST_NOREF).
-        Source::DST => member(skb.u64(offset!(refdst)) & !1, offset!(dst_dev)).unwrap_or(0),
+        Source::DST => member(scratch.u64(offset!(refdst)) & !1, offset!(dst_dev)).unwrap_or(0),
         Source::PORT => member(args.get(arg), offset!(port_dev)).unwrap_or(0),
         Source::PEER => member(first, offset!(veth_peer)).unwrap_or(0),
         _ => 0,
     }
 }
 
-/// Index and netns of a device.
-#[inline(always)]
-pub fn key(device: u64) -> Option<DeviceKey> {
-    let ifindex = member::<u32>(device, offset!(dev_ifindex))?;
-    let net = member::<u64>(device, offset!(dev_net))?;
-    let netns = member::<u32>(net, offset!(net_inum))?;
-    Some(DeviceKey { netns, ifindex })
+/// Fills in the first device. A function of its own for the verifier's sake, like `parse_headers`.
+#[inline(never)]
+pub fn describe_first(event: &mut Event, device: u64) -> u32 {
+    let Some(ifindex) = member::<u32>(device, offset!(dev_ifindex)) else {
+        if device != 0 {
+            event.flags |= EventFlags::READ_FAILED;
+        }
+        return 0;
+    };
+    event.ifindex = ifindex;
+    event.netns = netns(device);
+    if !into(&raw mut event.dev, 16, device.wrapping_add(u64::from(offset!(dev_name)))) {
+        event.flags |= EventFlags::READ_FAILED;
+    }
+    0
 }
 
-/// Copies the name of a device to `to`.
+/// Fills in the second device.
+#[inline(never)]
+pub fn describe_second(event: &mut Event, device: u64) -> u32 {
+    let Some(ifindex) = member::<u32>(device, offset!(dev_ifindex)) else { return 0 };
+    event.ifindex2 = ifindex;
+    event.netns2 = netns(device);
+    if !into(&raw mut event.dev2, 16, device.wrapping_add(u64::from(offset!(dev_name)))) {
+        event.flags |= EventFlags::READ_FAILED;
+    }
+    0
+}
+
 #[inline(always)]
-pub fn name(device: u64, to: *mut [u8; 16]) -> bool {
-    into(to, 16, device.wrapping_add(u64::from(offset!(dev_name))))
+fn netns(device: u64) -> u32 {
+    let net = member::<u64>(device, offset!(dev_net)).unwrap_or(0);
+    member(net, offset!(net_inum)).unwrap_or(0)
 }

@@ -1,23 +1,21 @@
-//! The way of a hit: look up, filter, number, reserve, write.
+//! The way of a hit: look up, filter, number, write, send.
 
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_get_current_comm,
+    },
     programs::{ProbeContext, RawTracePointContext},
 };
-use skbtrace_common::{
-    AddrKey, Context, Counters, DeviceKey, Event, EventFlags, Filter, HopArgs, HopId, NO_ARG, SEGMENT_BY_ADDRESS,
-    SEGMENT_MEMBER, hop_flags,
-};
+use skbtrace_common::{Context, Counters, Event, EventFlags, HopArgs, HopId, NO_ARG, hop_flags};
 
 use crate::{
     device_of,
-    maps::{
-        ADDRS, COUNTERS, DEVICES, EVENTS, Level, SCRATCH, SEQUENCE, TRACKED, Track, filter, hop_args, offset,
-    },
-    packet::{Headers, Skb, gso},
+    maps::{COUNTERS, EVENTS, Level, SCRATCH, SEQUENCE, TRACKED, Track, hop_args, offset},
+    packet::{Scratch, parse_headers},
     read::value,
+    wanted::wanted,
 };
 
 /// The arguments of the traced function or tracepoint.
@@ -31,15 +29,17 @@ pub trait Args: EbpfContext {
 impl Args for ProbeContext {
     #[inline(always)]
     fn get(&self, position: u8) -> u64 {
+        // Each is loaded for itself: were they loaded behind the match, the compiler would make it one load at a
+        // computed address, and the verifier allows only fixed ones into the context.
+        let register = |n| core::hint::black_box(self.arg::<u64>(n).unwrap_or(0));
+        let (a, b, c, d) = (register(0), register(1), register(2), register(3));
         match position {
-            0 => self.arg(0),
-            1 => self.arg(1),
-            2 => self.arg(2),
-            3 => self.arg(3),
-            4 => self.arg(4),
-            _ => None,
+            0 => a,
+            1 => b,
+            2 => c,
+            3 => d,
+            _ => 0,
         }
-        .unwrap_or(0)
     }
 
     #[inline(always)]
@@ -51,12 +51,18 @@ impl Args for ProbeContext {
 impl Args for RawTracePointContext {
     #[inline(always)]
     fn get(&self, position: u8) -> u64 {
-        match position {
-            0 => self.arg(0),
-            1 => self.arg(1),
-            2 => self.arg(2),
-            _ => 0,
+        // The kernel refuses a program that has code for an argument that its tracepoint has not, so that here each
+        // is loaded behind its own test, which the verifier decides.
+        if position == 0 {
+            return core::hint::black_box(self.arg(0));
         }
+        if position == 1 {
+            return core::hint::black_box(self.arg(1));
+        }
+        if position == 2 {
+            return core::hint::black_box(self.arg(2));
+        }
+        0
     }
 
     #[inline(always)]
@@ -83,141 +89,81 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(A::level(hop) as u32) else { return };
     // SAFETY: a per-CPU value that only programs of this level use, which do not interrupt one another.
-    let Some(mut skb) = Skb::read(address, unsafe { &mut *scratch }) else {
+    let scratch = unsafe { &mut *scratch };
+    if !scratch.read(address) {
         counters.unreadable = counters.unreadable.wrapping_add(1);
         return;
-    };
-    let device = device_of::address(args, &skb, plan.dev_from, plan.dev, 0);
-    let mut flags = 0;
-    // SAFETY: the pointer is to a value of the map, which stays readable for the length of this program even when
-    // another CPU removes it; only the CPU that has the packet in hand writes to it.
-    let known = tracked.map(|track| unsafe { &mut *track });
-    let known = match known {
-        Some(_) if plan.flags & hop_flags::ORIGIN != 0 && skb.u64(offset!(skb_dev)) == 0 => {
-            // A new packet is born under an address whose packet never ended: the end was not seen.
-            flags |= EventFlags::REUSED;
-            None
-        }
-        known => known,
-    };
-    let key = device_of::key(device);
-    let headers;
-    let (id, step) = if let Some(track) = known {
-        let step = track.step;
-        track.step = step.wrapping_add(1);
-        headers = skb.headers();
-        (track.id, step)
-    } else {
-        let Some(key) = key else {
-            counters.filtered = counters.filtered.wrapping_add(1);
-            return;
-        };
-        let Some(member) = segment(key) else {
-            counters.filtered = counters.filtered.wrapping_add(1);
-            return;
-        };
-        headers = skb.headers();
-        if !wanted(&headers, member, key) {
+    }
+    // SAFETY: zero is a value of every member.
+    unsafe { core::ptr::write_bytes(&raw mut scratch.event, 0, 1) };
+    scratch.event.skb = address;
+    scratch.event.hop = hop as u16;
+    let device = device_of::address(args, scratch, plan.dev_from, plan.dev, 0);
+    device_of::describe_first(&mut scratch.event, device);
+    parse_headers(scratch);
+    match identify(scratch, &plan, address, tracked) {
+        Verdict::Follow => {}
+        Verdict::Filtered => {
             counters.filtered = counters.filtered.wrapping_add(1);
             return;
         }
-        let Some(id) = next_id() else { return };
-        let track = Track { id, step: 1, reserved: 0 };
-        let policy = if flags & EventFlags::REUSED != 0 { BPF_ANY } else { BPF_NOEXIST };
-        if TRACKED.insert(address, track, u64::from(policy)).is_err() {
+        Verdict::Full => {
             counters.map_full = counters.map_full.wrapping_add(1);
             return;
         }
-        flags |= EventFlags::FIRST;
-        (id, 0)
-    };
-    if plan.flags & hop_flags::END != 0 {
-        flags |= EventFlags::END;
-        // A packet that is no longer there was ended by another CPU: nothing is left to do.
-        let _ = TRACKED.remove(address);
     }
-    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
-        counters.ring_full = counters.ring_full.wrapping_add(1);
-        return;
-    };
-    let event = entry.as_mut_ptr();
-    // SAFETY: the reserved bytes are of the size of an Event, and zero is a value of each of its members.
-    let event = unsafe {
-        core::ptr::write_bytes(event, 0, 1);
-        &mut *event
-    };
-    event.packet = id;
-    event.step = step;
-    event.skb = address;
-    event.hop = hop as u16;
-    event.flags = flags;
-    write(event, args, &plan, &skb, device, key, &headers);
-    if event.flags & EventFlags::READ_FAILED != 0 {
-        counters.read_failed = counters.read_failed.wrapping_add(1);
+    scratch.describe();
+    let second = device_of::address(args, scratch, plan.dev2_from, plan.dev2, device);
+    if plan.dev2_from != 0 {
+        device_of::describe_second(&mut scratch.event, second);
     }
-    counters.sent = counters.sent.wrapping_add(1);
-    entry.submit(0);
+    describe_hit(args, &plan, scratch);
+    send(scratch, counters);
 }
 
-/// How the segment wants packets on this device.
-#[inline(always)]
-fn segment(key: DeviceKey) -> Option<u32> {
-    // SAFETY: the value is one aligned word that only user space writes.
-    unsafe { DEVICES.get(key) }.copied()
+/// What becomes of a hit.
+enum Verdict {
+    Follow,
+    Filtered,
+    Full,
 }
 
-/// Whether a packet that is not followed yet is to be.
+/// Gives the packet its id and the hop its number, if the packet is followed or is to be from here on.
 #[inline(always)]
-fn wanted(headers: &Headers, member: u32, key: DeviceKey) -> bool {
-    if member & SEGMENT_MEMBER == 0 {
-        let local = member & SEGMENT_BY_ADDRESS != 0
-            && headers.l3
-            && is_local(headers.saddr, key.netns)
-            && is_local(headers.daddr, key.netns);
-        if !local {
-            return false;
+fn identify(scratch: &mut Scratch, plan: &HopArgs, address: u64, tracked: Option<*mut Track>) -> Verdict {
+    let born = plan.flags & hop_flags::ORIGIN != 0 && scratch.u64(offset!(skb_dev)) == 0;
+    if let Some(track) = tracked
+        && !born
+    {
+        // SAFETY: the value stays readable for the length of this program even when another CPU removes it, and only
+        // the CPU that has the packet in hand writes to it.
+        let track = unsafe { &mut *track };
+        scratch.event.packet = track.id;
+        scratch.event.step = track.step;
+        track.step = track.step.wrapping_add(1);
+        if plan.flags & hop_flags::END != 0 {
+            scratch.event.flags |= EventFlags::END;
+            // A packet that is no longer there was ended by another CPU: nothing is left to do.
+            let _ = TRACKED.remove(address);
         }
+        return Verdict::Follow;
     }
-    let Filter { host, port, l4_proto, has_host, ethertype, .. } = filter();
-    if ethertype != 0 && headers.ethertype != ethertype {
-        return false;
+    if wanted(&scratch.event) == 0 {
+        return Verdict::Filtered;
     }
-    if l4_proto != 0 && headers.l4_proto != l4_proto {
-        return false;
+    let Some(id) = next_id() else { return Verdict::Full };
+    let mut policy = BPF_NOEXIST;
+    if born && tracked.is_some() {
+        // A new packet is born under an address whose packet never ended: the end was not seen.
+        scratch.event.flags |= EventFlags::REUSED;
+        policy = BPF_ANY;
     }
-    if port != 0 && (!headers.l4 || (headers.sport != port && headers.dport != port)) {
-        return false;
+    if TRACKED.insert(address, Track { id, step: 1, reserved: 0 }, u64::from(policy)).is_err() {
+        return Verdict::Full;
     }
-    if has_host != 0 {
-        let host = words(host);
-        if !headers.l3 || (!same(headers.saddr, host) && !same(headers.daddr, host)) {
-            return false;
-        }
-    }
-    true
-}
-
-#[inline(always)]
-fn is_local(addr: [u32; 4], netns: u32) -> bool {
-    // SAFETY: the value is a byte that only user space writes.
-    unsafe { ADDRS.get(AddrKey { addr: bytes(addr), netns }) }.is_some()
-}
-
-#[inline(always)]
-fn same(a: [u32; 4], b: [u32; 4]) -> bool {
-    (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
-}
-
-#[inline(always)]
-fn words(bytes: [u8; 16]) -> [u32; 4] {
-    // SAFETY: the same size, and any bytes are integers.
-    unsafe { core::mem::transmute(bytes) }
-}
-
-#[inline(always)]
-fn bytes(words: [u32; 4]) -> [u8; 16] {
-    // SAFETY: as above.
-    unsafe { core::mem::transmute(words) }
+    scratch.event.packet = id;
+    scratch.event.flags |= EventFlags::FIRST;
+    Verdict::Follow
 }
 
 /// An id that no other packet of this run has: the CPU, from 1, and a count.
@@ -238,47 +184,19 @@ fn cpu() -> u32 {
     unsafe { bpf_get_smp_processor_id() as u32 }
 }
 
-/// Fills in all but the identity.
+/// Fills in when, where and by whom.
 #[inline(always)]
-fn write<A: Args>(
-    event: &mut Event,
-    args: &A,
-    plan: &HopArgs,
-    skb: &Skb<'_>,
-    device: u64,
-    key: Option<DeviceKey>,
-    headers: &Headers,
-) {
+fn describe_hit<A: Args>(args: &A, plan: &HopArgs, scratch: &mut Scratch) {
+    let event = &mut scratch.event;
     // SAFETY: the helper takes nothing and cannot fail.
     event.time_ns = unsafe { bpf_ktime_get_ns() };
     event.cpu = cpu();
     let task = bpf_get_current_pid_tgid();
     event.pid = (task >> 32) as u32;
     event.tid = task as u32;
-    if let Ok(comm) = bpf_get_current_comm() {
-        event.comm = comm;
-    }
-    if let Some(context) = context(event.cpu) {
-        event.context = context;
-        event.flags |= EventFlags::CONTEXT;
-    }
-    if let Some(key) = key {
-        event.netns = key.netns;
-        event.ifindex = key.ifindex;
-        if !device_of::name(device, &raw mut event.dev) {
-            event.flags |= EventFlags::READ_FAILED;
-        }
-    } else if device != 0 {
-        event.flags |= EventFlags::READ_FAILED;
-    }
-    let second = device_of::address(args, skb, plan.dev2_from, plan.dev2, device);
-    if let Some(key) = device_of::key(second) {
-        event.netns2 = key.netns;
-        event.ifindex2 = key.ifindex;
-        if !device_of::name(second, &raw mut event.dev2) {
-            event.flags |= EventFlags::READ_FAILED;
-        }
-    }
+    // SAFETY: the helper writes at most the size that it is given.
+    unsafe { bpf_get_current_comm((&raw mut event.comm).cast(), 16) };
+    describe_context(event);
     if plan.sock != NO_ARG {
         event.sock = args.get(plan.sock);
     }
@@ -289,72 +207,35 @@ fn write<A: Args>(
         event.reason = args.get(plan.reason) as u32;
         event.flags |= EventFlags::REASON;
     }
-    write_skb(event, skb);
-    write_headers(event, headers);
 }
 
+/// Softirq, hardirq or process, by the preempt count of this CPU, where its address is known.
 #[inline(always)]
-fn write_skb(event: &mut Event, skb: &Skb<'_>) {
-    event.head = skb.u64(offset!(head));
-    event.len = skb.u32(offset!(len));
-    event.data_len = skb.u32(offset!(data_len));
-    event.mark = skb.u32(offset!(mark));
-    event.users = skb.u32(offset!(users));
-    event.vlan_tci = skb.u16(offset!(vlan_tci));
-    event.ip_summed = skb.bits(offset!(ip_summed));
-    event.cloned = skb.bits(offset!(cloned));
-    event.pkt_type = skb.bits(offset!(pkt_type));
-    match gso(skb.shared_info()) {
-        Some((size, segs, kind)) => {
-            event.gso_size = size;
-            event.gso_segs = segs;
-            event.gso_type = kind;
-        }
-        None => event.flags |= EventFlags::READ_FAILED,
-    }
-}
-
-#[inline(always)]
-fn write_headers(event: &mut Event, headers: &Headers) {
-    event.saddr = bytes(headers.saddr);
-    event.daddr = bytes(headers.daddr);
-    event.seq = headers.seq;
-    event.ack = headers.ack;
-    event.payload_len = headers.payload_len;
-    event.ethertype = headers.ethertype;
-    event.sport = headers.sport;
-    event.dport = headers.dport;
-    event.ip_id = headers.ip_id;
-    event.l4_proto = headers.l4_proto;
-    event.ttl = headers.ttl;
-    event.tcp_flags = headers.tcp_flags;
-    if headers.l3 {
-        event.flags |= EventFlags::L3;
-    }
-    if headers.l4 {
-        event.flags |= EventFlags::L4;
-    }
-    if headers.fragment {
-        event.flags |= EventFlags::FRAGMENT;
-    }
-}
-
-/// Softirq, hardirq or process, by the preempt count of this CPU; `None` where its address is not known.
-#[inline(always)]
-fn context(cpu: u32) -> Option<u8> {
+fn describe_context(event: &mut Event) {
     let offsets = offset!(per_cpu_offset);
     if offsets == 0 {
-        return None;
+        return;
     }
-    let base: u64 = value(offsets.wrapping_add(u64::from(cpu) << 3))?;
-    let count: u32 = value(base.wrapping_add(offset!(preempt_count)))?;
-    Some(if count & 0xf_0000 != 0 {
+    let Some(base) = value::<u64>(offsets.wrapping_add(u64::from(event.cpu) << 3)) else { return };
+    let Some(count) = value::<u32>(base.wrapping_add(offset!(preempt_count))) else { return };
+    event.context = if count & 0xf_0000 != 0 {
         Context::HARDIRQ
     } else if count & 0x100 != 0 {
         Context::SOFTIRQ
     } else {
         Context::PROCESS
-    })
+    };
+    event.flags |= EventFlags::CONTEXT;
 }
 
-const _: () = assert!(SEGMENT_MEMBER != 0 && size_of::<Counters>() == 48);
+#[inline(always)]
+fn send(scratch: &Scratch, counters: &mut Counters) {
+    if scratch.event.flags & EventFlags::READ_FAILED != 0 {
+        counters.read_failed = counters.read_failed.wrapping_add(1);
+    }
+    if EVENTS.output::<Event>(&scratch.event, 0).is_ok() {
+        counters.sent = counters.sent.wrapping_add(1);
+    } else {
+        counters.ring_full = counters.ring_full.wrapping_add(1);
+    }
+}

@@ -1,8 +1,8 @@
 //! The kernel side: one small eBPF program per hop, and beneath them one way that every hit goes:
-//! look the packet up, filter, number it, reserve ring space, write the event in place.
+//! look the packet up, filter, number it, and send an event to the ring.
 //!
 //! - `veth`, `bridge`, `device`, `ip`, `transport`, `end`: the entry points, a line per hop
-//! - `hit`: the way of a hit
+//! - `hit`: the way of a hit; `wanted`: the segment and the filter
 //! - `packet`: `sk_buff` and headers, read in bulk
 //! - `device_of`: devices, their netns and names
 //! - `maps`: what is shared with user space
@@ -24,6 +24,7 @@ mod packet;
 mod read;
 mod transport;
 mod veth;
+mod wanted;
 
 /// An entry point of a hop: the program bears the hop's name, the section says where it goes.
 macro_rules! kprobes {

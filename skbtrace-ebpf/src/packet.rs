@@ -1,186 +1,86 @@
 //! A packet: its `sk_buff`, copied whole in one read, and its headers, copied in another.
 //!
-//! One bulk read costs as much as one small one, so nothing of the `sk_buff` is read twice.
+//! One bulk read costs as much as one small one, so nothing of the `sk_buff` is read twice. What is found is written
+//! straight into the event in the scratch value, never kept in registers or on the stack: the verifier forgets what
+//! memory of a map holds, and so the many ways through the headers become one again behind them.
 
-use skbtrace_common::{Bits, MAX_SKB_SIZE};
+use skbtrace_common::{Bits, Event, EventFlags, MAX_SKB_SIZE};
 
 use crate::{
     maps::offset,
     read::{into, member},
 };
 
-/// Room for a VLAN tag, the longest IPv4 header, one IPv6 extension header, and a TCP header, and for masked indices.
+/// Room for the headers that are read, and for masked indices behind them.
 const HEADER_ROOM: usize = 512;
-/// Bytes of headers that are read.
+/// Bytes of headers that are read: a VLAN tag, the longest IPv4 header and a TCP header, or one IPv6 extension header.
 const HEADER_READ: u32 = 128;
 
-/// Where bulk reads go: per CPU.
+/// Where a packet is read to and its event made: per CPU, too large for the stack.
 #[repr(C, align(8))]
 pub struct Scratch {
     skb: [u8; MAX_SKB_SIZE],
     headers: [u8; HEADER_ROOM],
+    /// The event in the making.
+    pub event: Event,
 }
 
-/// A copy of an `sk_buff`.
-pub struct Skb<'a> {
-    scratch: &'a mut Scratch,
-}
-
-impl<'a> Skb<'a> {
-    /// Copies the `sk_buff` at `address`.
+impl Scratch {
+    /// Copies the `sk_buff` at `address`; false when it cannot be read.
     #[inline(always)]
-    pub fn read(address: u64, scratch: &'a mut Scratch) -> Option<Skb<'a>> {
+    pub fn read(&mut self, address: u64) -> bool {
         let size = offset!(skb_size);
         let size = if size > MAX_SKB_SIZE as u32 { MAX_SKB_SIZE as u32 } else { size };
-        into(&raw mut scratch.skb, size, address).then_some(Skb { scratch })
+        into(&raw mut self.skb, size, address)
     }
 
     #[inline(always)]
-    fn at<T: Copy>(&self, offset: u32) -> T {
+    fn skb<T: Copy>(&self, offset: u32) -> T {
         let offset = offset as usize & (MAX_SKB_SIZE - 1);
         // SAFETY: `skb` is followed by `headers` in the same value, so that 8 bytes from any offset are inside it;
         // members are aligned in the kernel, and the copy begins at a multiple of 8.
-        unsafe { (&raw const *self.scratch).cast::<u8>().add(offset).cast::<T>().read() }
+        unsafe { (&raw const *self).cast::<u8>().add(offset).cast::<T>().read() }
     }
 
+    /// A member of the `sk_buff` of 8 bytes.
     #[inline(always)]
     pub fn u64(&self, offset: u32) -> u64 {
-        self.at(offset)
+        self.skb(offset)
     }
 
     #[inline(always)]
-    pub fn u32(&self, offset: u32) -> u32 {
-        self.at(offset)
+    fn u32(&self, offset: u32) -> u32 {
+        self.skb(offset)
     }
 
     #[inline(always)]
-    pub fn u16(&self, offset: u32) -> u16 {
-        self.at(offset)
+    fn u16(&self, offset: u32) -> u16 {
+        self.skb(offset)
     }
 
     #[inline(always)]
-    pub fn bits(&self, bits: Bits) -> u8 {
-        (self.at::<u8>(u32::from(bits.offset)) >> (bits.shift & 7)) & bits.mask
+    fn bits(&self, bits: Bits) -> u8 {
+        (self.skb::<u8>(u32::from(bits.offset)) >> (bits.shift & 7)) & bits.mask
     }
 
-    /// Address of the `skb_shared_info`: at the end of the linear area.
+    /// Fills in what the `sk_buff` itself says.
     #[inline(always)]
-    pub fn shared_info(&self) -> u64 {
-        self.u64(offset!(head)).wrapping_add(u64::from(self.u32(offset!(end))))
-    }
-
-    /// The packet's headers.
-    #[inline(always)]
-    pub fn headers(&mut self) -> Headers {
-        let mut out = Headers { ethertype: u16::from_be(self.u16(offset!(protocol))), ..Headers::default() };
-        let mut start = u32::from(self.u16(offset!(network_header)));
-        if start == 0 {
-            // Not set yet on a frame that a driver has just made: IP is behind the Ethernet header.
-            start = u32::from(self.u16(offset!(mac_header))).wrapping_add(ETHERNET);
-        }
-        self.parse(start, &mut out);
-        out
-    }
-
-    /// Reads the headers from `start` (from `head`) on, if there is an IP header.
-    #[inline(always)]
-    fn parse(&mut self, start: u32, out: &mut Headers) {
-        let available = self.u32(offset!(tail)).wrapping_sub(start);
-        if available > 0xffff || available < 20 {
-            return;
-        }
-        let address = self.u64(offset!(head)).wrapping_add(u64::from(start));
-        if !into(&raw mut self.scratch.headers, HEADER_READ, address) {
-            return;
-        }
-        let mut ethertype = out.ethertype;
-        let mut l3 = 0;
-        if ethertype == ETH_P_8021Q || ethertype == ETH_P_8021AD {
-            ethertype = self.be16(2);
-            l3 = 4;
-        }
-        let version = self.byte(l3) >> 4;
-        if version == 4 && (ethertype == ETH_P_IP || ethertype == 0) {
-            self.ipv4(l3, available, out);
-        } else if version == 6 && (ethertype == ETH_P_IPV6 || ethertype == 0) {
-            self.ipv6(l3, available, out);
-        }
-    }
-
-    #[inline(always)]
-    fn ipv4(&self, l3: u32, available: u32, out: &mut Headers) {
-        let length = u32::from(self.byte(l3) & 15) << 2;
-        let total = u32::from(self.be16(l3.wrapping_add(2)));
-        out.ip_id = self.be16(l3.wrapping_add(4));
-        out.ttl = self.byte(l3.wrapping_add(8));
-        out.l4_proto = self.byte(l3.wrapping_add(9));
-        out.saddr = [0, 0, MAPPED, self.word(l3.wrapping_add(12))];
-        out.daddr = [0, 0, MAPPED, self.word(l3.wrapping_add(16))];
-        out.l3 = true;
-        out.fragment = self.be16(l3.wrapping_add(6)) & 0x1fff != 0;
-        if !out.fragment {
-            self.transport(l3.wrapping_add(length), available, total.wrapping_sub(length), out);
-        }
-    }
-
-    #[inline(always)]
-    fn ipv6(&self, l3: u32, available: u32, out: &mut Headers) {
-        let mut l4 = l3.wrapping_add(40);
-        let mut payload = u32::from(self.be16(l3.wrapping_add(4)));
-        let mut next = self.byte(l3.wrapping_add(6));
-        out.ttl = self.byte(l3.wrapping_add(7));
-        out.saddr = self.words(l3.wrapping_add(8));
-        out.daddr = self.words(l3.wrapping_add(24));
-        out.l3 = true;
-        // Hop-by-hop, routing, destination options: one of them is walked, which multicast listener reports need.
-        if next == 0 || next == 43 || next == 60 {
-            next = self.byte(l4);
-            let length = u32::from(self.byte(l4.wrapping_add(1))).wrapping_add(1) << 3;
-            l4 = l4.wrapping_add(length);
-            payload = payload.wrapping_sub(length);
-        } else if next == 44 {
-            next = self.byte(l4);
-            out.fragment = self.be16(l4.wrapping_add(2)) & 0xfff8 != 0;
-            l4 = l4.wrapping_add(8);
-            payload = payload.wrapping_sub(8);
-        }
-        out.l4_proto = next;
-        if !out.fragment {
-            self.transport(l4, available, payload, out);
-        }
-    }
-
-    /// `length` is that of transport header and payload by the network header.
-    #[inline(always)]
-    fn transport(&self, l4: u32, available: u32, length: u32, out: &mut Headers) {
-        let header = match out.l4_proto {
-            IPPROTO_TCP => 20,
-            IPPROTO_UDP | IPPROTO_ICMP | IPPROTO_ICMPV6 => 8,
-            _ => return,
-        };
-        let end = l4.wrapping_add(header);
-        if end > available || end > HEADER_READ {
-            return;
-        }
-        out.l4 = true;
-        out.sport = self.be16(l4);
-        let mut header_length = 8;
-        match out.l4_proto {
-            IPPROTO_TCP => {
-                out.dport = self.be16(l4.wrapping_add(2));
-                out.seq = u32::from_be(self.word(l4.wrapping_add(4)));
-                out.ack = u32::from_be(self.word(l4.wrapping_add(8)));
-                header_length = u32::from(self.byte(l4.wrapping_add(12)) >> 4) << 2;
-                out.tcp_flags = self.byte(l4.wrapping_add(13));
-            }
-            IPPROTO_UDP => out.dport = self.be16(l4.wrapping_add(2)),
-            _ => {
-                out.dport = self.be16(l4.wrapping_add(4));
-                out.seq = u32::from(self.be16(l4.wrapping_add(6)));
-            }
-        }
-        let payload = length.wrapping_sub(header_length);
-        out.payload_len = if payload > 0xffff { 0 } else { payload };
+    pub fn describe(&mut self) {
+        let head = self.u64(offset!(head));
+        let shared_info = head.wrapping_add(u64::from(self.u32(offset!(end))));
+        self.event.head = head;
+        self.event.len = self.u32(offset!(len));
+        self.event.data_len = self.u32(offset!(data_len));
+        self.event.mark = self.u32(offset!(mark));
+        self.event.users = self.u32(offset!(users));
+        self.event.vlan_tci = self.u16(offset!(vlan_tci));
+        self.event.ip_summed = self.bits(offset!(ip_summed));
+        self.event.cloned = self.bits(offset!(cloned));
+        self.event.pkt_type = self.bits(offset!(pkt_type));
+        // Three members of one structure, next to each other on every kernel; read apart, for they need not be.
+        self.event.gso_size = member(shared_info, offset!(gso_size)).unwrap_or(0);
+        self.event.gso_segs = member(shared_info, offset!(gso_segs)).unwrap_or(0);
+        self.event.gso_type = member(shared_info, offset!(gso_type)).unwrap_or(0);
     }
 
     #[inline(always)]
@@ -188,7 +88,7 @@ impl<'a> Skb<'a> {
         let offset = offset as usize & (HEADER_ROOM / 2 - 1);
         // SAFETY: the masked offset is in the first half of `headers`; no T here is larger than the second half. The
         // copy begins at a multiple of 8 with the network header, whose and whose followers' fields are aligned to it.
-        unsafe { (&raw const self.scratch.headers).cast::<u8>().add(offset).cast::<T>().read() }
+        unsafe { (&raw const self.headers).cast::<u8>().add(offset).cast::<T>().read() }
     }
 
     #[inline(always)]
@@ -201,20 +101,127 @@ impl<'a> Skb<'a> {
         u16::from_be(self.header(offset))
     }
 
-    /// Four bytes as they are on the wire.
     #[inline(always)]
-    fn word(&self, offset: u32) -> u32 {
-        self.header(offset)
-    }
-
-    #[inline(always)]
-    fn words(&self, offset: u32) -> [u32; 4] {
-        self.header(offset)
+    fn be32(&self, offset: u32) -> u32 {
+        u32::from_be(self.header(offset))
     }
 }
 
-/// Third word of an IPv4 address mapped into IPv6: `::ffff:a.b.c.d`.
-const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+/// Fills in what the headers say. A function of its own in the object: the verifier then sees each way through the
+/// headers end at its return.
+#[inline(never)]
+pub fn parse_headers(scratch: &mut Scratch) -> u32 {
+    scratch.event.ethertype = u16::from_be(scratch.u16(offset!(protocol)));
+    let mut start = u32::from(scratch.u16(offset!(network_header)));
+    if start == 0 {
+        // Not set yet on a frame that a driver has just made: IP is behind the Ethernet header.
+        start = u32::from(scratch.u16(offset!(mac_header))).wrapping_add(ETHERNET);
+    }
+    let available = scratch.u32(offset!(tail)).wrapping_sub(start);
+    if available > 0xffff || available < 20 {
+        return 0;
+    }
+    let address = scratch.u64(offset!(head)).wrapping_add(u64::from(start));
+    if !into(&raw mut scratch.headers, HEADER_READ, address) {
+        return 0;
+    }
+    let mut ethertype = scratch.event.ethertype;
+    let mut l3 = 0;
+    if ethertype == ETH_P_8021Q || ethertype == ETH_P_8021AD {
+        ethertype = scratch.be16(2);
+        l3 = 4;
+    }
+    let version = scratch.byte(l3) >> 4;
+    // Length of the transport header and what follows it, and where it begins.
+    let length;
+    let l4;
+    if version == 4 && (ethertype == ETH_P_IP || ethertype == 0) {
+        let header = u32::from(scratch.byte(l3) & 15) << 2;
+        scratch.event.ip_id = scratch.be16(l3.wrapping_add(4));
+        scratch.event.ttl = scratch.byte(l3.wrapping_add(8));
+        scratch.event.l4_proto = scratch.byte(l3.wrapping_add(9));
+        scratch.event.saddr = mapped(scratch.header(l3.wrapping_add(12)));
+        scratch.event.daddr = mapped(scratch.header(l3.wrapping_add(16)));
+        scratch.event.flags |= EventFlags::L3;
+        if scratch.be16(l3.wrapping_add(6)) & 0x1fff != 0 {
+            scratch.event.flags |= EventFlags::FRAGMENT;
+            return 0;
+        }
+        length = u32::from(scratch.be16(l3.wrapping_add(2))).wrapping_sub(header);
+        l4 = l3.wrapping_add(header);
+    } else if version == 6 && (ethertype == ETH_P_IPV6 || ethertype == 0) {
+        let payload = u32::from(scratch.be16(l3.wrapping_add(4)));
+        let next = scratch.byte(l3.wrapping_add(6));
+        scratch.event.ttl = scratch.byte(l3.wrapping_add(7));
+        scratch.event.saddr = scratch.header(l3.wrapping_add(8));
+        scratch.event.daddr = scratch.header(l3.wrapping_add(24));
+        scratch.event.flags |= EventFlags::L3;
+        let first = l3.wrapping_add(40);
+        let mut extension = 0;
+        scratch.event.l4_proto = next;
+        // Hop-by-hop, routing, destination options: one of them is walked, which multicast listener reports need.
+        if next == 0 || next == 43 || next == 60 {
+            scratch.event.l4_proto = scratch.byte(first);
+            extension = u32::from(scratch.byte(first.wrapping_add(1))).wrapping_add(1) << 3;
+        } else if next == 44 {
+            scratch.event.l4_proto = scratch.byte(first);
+            extension = 8;
+            if scratch.be16(first.wrapping_add(2)) & 0xfff8 != 0 {
+                scratch.event.flags |= EventFlags::FRAGMENT;
+                return 0;
+            }
+        }
+        length = payload.wrapping_sub(extension);
+        l4 = first.wrapping_add(extension);
+    } else {
+        return 0;
+    }
+    parse_transport(scratch, l4, available, length);
+    0
+}
+
+#[inline(always)]
+fn parse_transport(scratch: &mut Scratch, l4: u32, available: u32, length: u32) {
+    let protocol = scratch.event.l4_proto;
+    let header = if protocol == IPPROTO_TCP {
+        20
+    } else if protocol == IPPROTO_UDP || protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6 {
+        8
+    } else {
+        return;
+    };
+    let end = l4.wrapping_add(header);
+    if end > available || end > HEADER_READ {
+        return;
+    }
+    // The compiler knows by now that the mask in `header` changes nothing, and would drop it; the verifier does not.
+    let l4 = core::hint::black_box(l4);
+    scratch.event.flags |= EventFlags::L4;
+    scratch.event.sport = scratch.be16(l4);
+    let mut header_length = 8;
+    if protocol == IPPROTO_TCP {
+        scratch.event.dport = scratch.be16(l4.wrapping_add(2));
+        scratch.event.seq = scratch.be32(l4.wrapping_add(4));
+        scratch.event.ack = scratch.be32(l4.wrapping_add(8));
+        header_length = u32::from(scratch.byte(l4.wrapping_add(12)) >> 4) << 2;
+        scratch.event.tcp_flags = scratch.byte(l4.wrapping_add(13));
+    } else if protocol == IPPROTO_UDP {
+        scratch.event.dport = scratch.be16(l4.wrapping_add(2));
+    } else {
+        scratch.event.dport = scratch.be16(l4.wrapping_add(4));
+        scratch.event.seq = u32::from(scratch.be16(l4.wrapping_add(6)));
+    }
+    let payload = length.wrapping_sub(header_length);
+    scratch.event.payload_len = if payload > 0xffff { 0 } else { payload };
+}
+
+/// An IPv4 address, as it is on the wire, as IPv6: `::ffff:a.b.c.d`.
+#[inline(always)]
+fn mapped(address: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = address;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
 const ETHERNET: u32 = 14;
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
@@ -224,32 +231,3 @@ const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 const IPPROTO_ICMPV6: u8 = 58;
-
-/// What the headers say, as the event wants it. Addresses are words as on the wire.
-#[derive(Clone, Copy, Default)]
-pub struct Headers {
-    pub saddr: [u32; 4],
-    pub daddr: [u32; 4],
-    pub seq: u32,
-    pub ack: u32,
-    pub payload_len: u32,
-    pub ethertype: u16,
-    pub sport: u16,
-    pub dport: u16,
-    pub ip_id: u16,
-    pub l4_proto: u8,
-    pub ttl: u8,
-    pub tcp_flags: u8,
-    pub l3: bool,
-    pub l4: bool,
-    pub fragment: bool,
-}
-
-/// `gso_size`, `gso_segs` and `gso_type` of the shared info.
-#[inline(always)]
-pub fn gso(shared_info: u64) -> Option<(u16, u16, u32)> {
-    let size = member(shared_info, offset!(gso_size))?;
-    let segs = member(shared_info, offset!(gso_segs))?;
-    let kind = member(shared_info, offset!(gso_type))?;
-    Some((size, segs, kind))
-}

@@ -16,7 +16,9 @@ impl Ring {
     /// # Errors
     /// When the runtime cannot watch the ring.
     pub fn new(ring: RingBuf<MapData>) -> io::Result<Ring> {
-        Ok(Ring { fd: AsyncFd::register(ring).map_err(io::Error::from)? })
+        // SAFETY: the map's file descriptor is the same for the whole life of the ring, and closed only with it.
+        let fd = unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)?;
+        Ok(Ring { fd })
     }
 
     /// Waits until there are events. Safe to cancel: nothing is taken from the ring here.
