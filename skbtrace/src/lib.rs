@@ -11,3 +11,4 @@
 
 pub mod hops;
 pub mod name;
+pub mod topology;
