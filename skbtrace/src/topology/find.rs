@@ -1,7 +1,7 @@
 //! From the name that a user typed to one link of one namespace; and when there is none, or more than one, what to type
 //! instead.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -69,12 +69,17 @@ fn not_found(name: &str, searched: &[String], near: &[String], unreadable: &[Unr
         [only] => format!("no interface {name} in network namespace {only}"),
         all => format!("no interface {name} in any of {} network namespaces ({})", all.len(), listed(all)),
     };
-    text += &did_you_mean(near);
     if !unreadable.is_empty() {
-        let all: Vec<String> = unreadable.iter().map(ToString::to_string).collect();
-        text += &format!("; not searched: {}", listed(&all));
+        // Mostly one reason for all of them.
+        let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for one in unreadable {
+            reasons.entry(&one.reason).or_default().push(one.what.clone());
+        }
+        let reasons: Vec<String> =
+            reasons.into_iter().map(|(reason, what)| format!("{} ({reason})", listed(&what))).collect();
+        text += &format!("; not searched: {}", reasons.join(", "));
     }
-    text
+    text + &did_you_mean(near)
 }
 
 fn no_such_netns(name: &str, known: &[String], near: &[String]) -> String {
@@ -112,7 +117,7 @@ impl Topology {
         let within = netns.map(|spec| self.find_netns(spec)).transpose()?;
         let (within, device) = match name.rsplit_once('/') {
             // An alternative name may hold a slash.
-            _ if self.named(name, within).next().is_some() => (within, name),
+            _ if !self.named(name, within).is_empty() => (within, name),
             Some((prefix, device)) => {
                 let prefix = self.find_netns(prefix)?;
                 if let Some(within) = within.filter(|within| within.inum != prefix.inum) {
@@ -123,12 +128,11 @@ impl Topology {
             }
             None => (within, name),
         };
-        let mut found = self.named(device, within);
-        match (found.next(), found.next()) {
-            (Some(link), None) => Ok(link),
-            (None, _) => Err(self.not_found(device, within)),
-            (Some(_), Some(_)) => {
-                let netns: BTreeSet<u32> = self.named(device, within).map(|link| link.key.netns).collect();
+        match self.named(device, within).as_slice() {
+            [link] => Ok(link),
+            [] => Err(self.not_found(device, within)),
+            several => {
+                let netns: BTreeSet<u32> = several.iter().map(|link| link.key.netns).collect();
                 let netns = netns.into_iter().map(|inum| self.netns_label(inum)).collect();
                 Err(FindError::Ambiguous { name: printable(device.as_bytes()), netns })
             }
@@ -173,13 +177,16 @@ impl Topology {
             })
     }
 
-    fn named(&self, name: &str, within: Option<&Netns>) -> impl Iterator<Item = &Link> {
-        let within = within.map(|netns| netns.inum);
-        self.links.values().filter(move |link| {
-            let own = [&link.name].into_iter().chain(&link.alt_names);
-            within.is_none_or(|inum| inum == link.key.netns)
-                && own.into_iter().any(|own| own == name.as_bytes() || printable(own) == name)
-        })
+    /// The links of this name; of those that only look like it when escaped, where none has it.
+    fn named(&self, name: &str, within: Option<&Netns>) -> Vec<&Link> {
+        let inside = |link: &&Link| within.is_none_or(|netns| netns.inum == link.key.netns);
+        let links: Vec<&Link> = self.links.values().filter(inside).collect();
+        let called = |is: &dyn Fn(&[u8]) -> bool| {
+            let any = |link: &&Link| is(&link.name) || link.alt_names.iter().any(|name| is(name));
+            links.iter().copied().filter(any).collect::<Vec<&Link>>()
+        };
+        let found = called(&|own| own == name.as_bytes());
+        if found.is_empty() { called(&|own| printable(own) == name) } else { found }
     }
 
     fn not_found(&self, device: &str, within: Option<&Netns>) -> FindError {
@@ -195,13 +202,16 @@ impl Topology {
             .filter(|netns| !unreadable.iter().any(|one| one.inum == Some(netns.inum)))
             .map(|netns| netns.name.to_string())
             .collect();
-        // Found somewhere else than it was looked for comes first, then similar names.
-        let near = nearest(device, self.links.values().map(|link| (link.display(), self.label(link.key))));
+        // In another namespace than the one that was asked for, only the very same name is worth offering.
+        let alike = self.links.values().filter(|link| {
+            within.is_none_or(|within| within.inum == link.key.netns) || link.display() == printable(device.as_bytes())
+        });
+        let near = nearest(device, alike.map(|link| (link.display(), self.label(link.key))));
         FindError::NotFound { name: printable(device.as_bytes()), searched, near, unreadable }
     }
 }
 
-/// The labels of the names most like `wanted`, best first.
+/// The labels of the names most like `wanted`, best first. A name is given with the label to offer for it.
 fn nearest(wanted: &str, names: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let wanted = wanted.to_lowercase();
     let mut alike: Vec<(f64, String)> = names
@@ -263,8 +273,18 @@ mod tests {
         let made = seed_bridge();
         assert_snapshot!(error(&made, "calmveth3", None), @"no interface calmveth3 in any of 3 network namespaces (init, ns-calm1, ns-calm2); did you mean ns-calm1/calmveth1, ns-calm2/calmveth2 or calmveth1_peer?");
         assert_snapshot!(error(&made, "eth0", None), @"no interface eth0 in any of 3 network namespaces (init, ns-calm1, ns-calm2)");
-        assert_snapshot!(error(&made, "calmveth1", Some("ns-calm2")), @"no interface calmveth1 in network namespace ns-calm2; did you mean ns-calm1/calmveth1, ns-calm2/calmveth2 or calmveth1_peer?");
+        assert_snapshot!(error(&made, "calmveth1", Some("ns-calm2")), @"no interface calmveth1 in network namespace ns-calm2; did you mean ns-calm1/calmveth1 or ns-calm2/calmveth2?");
         assert_snapshot!(error(&made, "\x1b[2J", None), @r"no interface \x1b[2J in any of 3 network namespaces (init, ns-calm1, ns-calm2)");
+    }
+
+    #[test]
+    fn of_other_namespaces_than_the_one_asked_for_only_the_same_name_is_offered() {
+        let mut made = Made::new();
+        for n in 1..5 {
+            let netns = made.netns(&format!("c{n}"));
+            made.veth((netns, "eth0"), (0, &format!("veth{n}")));
+        }
+        assert_snapshot!(error(&made, "eth1", Some("c3")), @"no interface eth1 in network namespace c3; did you mean c3/eth0?");
     }
 
     #[test]
@@ -278,8 +298,13 @@ mod tests {
             what: "network namespace ns-calm2".into(),
             reason: "Operation not permitted".into(),
         });
-        assert_snapshot!(error(&made, "eth0", None), @"no interface eth0 in any of 11 network namespaces (init, ns-calm1, extra0, extra1, extra2, extra3, extra4, extra5 and 3 more); not searched: network namespace ns-calm2: Operation not permitted");
-        assert_snapshot!(error(&made, "eth0", Some("ns-calm2")), @"cannot tell whether there is an interface eth0; not searched: network namespace ns-calm2: Operation not permitted");
+        made.unreadable(Unreadable {
+            inum: None,
+            what: "the network namespaces of 12 processes".into(),
+            reason: "Operation not permitted".into(),
+        });
+        assert_snapshot!(error(&made, "eth0", None), @"no interface eth0 in any of 11 network namespaces (init, ns-calm1, extra0, extra1, extra2, extra3, extra4, extra5 and 3 more); not searched: network namespace ns-calm2, the network namespaces of 12 processes (Operation not permitted)");
+        assert_snapshot!(error(&made, "eth0", Some("ns-calm2")), @"cannot tell whether there is an interface eth0; not searched: network namespace ns-calm2 (Operation not permitted)");
     }
 
     #[test]

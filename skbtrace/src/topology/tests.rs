@@ -321,6 +321,32 @@ fn a_namespace_that_only_a_process_holds_is_found_and_its_own_is_called_init_or_
 }
 
 #[test]
+fn namespaces_that_come_and_go_while_they_are_read_are_no_errors() {
+    let Some(real) = Real::new(1) else { return };
+    let stop = AtomicU32::new(0);
+    let name = format!("{}-fleeting", real.0[0]);
+    let seen = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while stop.load(Ordering::Relaxed) == 0 {
+                for verb in ["add", "del"] {
+                    Command::new("ip").args(["netns", verb, &name]).status().unwrap();
+                }
+            }
+        });
+        let read: Vec<_> = (0..100).map(|_| Topology::read()).collect();
+        stop.store(1, Ordering::Relaxed);
+        read
+    });
+    for topology in seen {
+        let topology = topology.unwrap();
+        // Processes that may not be looked at are another matter.
+        let refused: Vec<_> = topology.unreadable().iter().filter(|one| one.inum.is_some()).collect();
+        assert_eq!(refused, Vec::<&Unreadable>::new());
+        assert!(topology.find("lo", Some(&real.0[0])).is_ok());
+    }
+}
+
+#[test]
 fn a_change_in_a_watched_namespace_is_told_and_one_elsewhere_is_not() {
     let Some(real) = Real::new(2) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
