@@ -34,7 +34,7 @@ use crate::name::printable;
 /// All namespaces and links of the host at one moment.
 ///
 /// The kernel gives no snapshot over several namespaces: a link that moves while it is read may be seen twice, in its
-/// old place and its new one, or not at all. Who needs certainty reads again, see [`watch`].
+/// old place and its new one, or not at all. Who needs certainty reads again, see [`watch()`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Topology {
     netns: BTreeMap<u32, Netns>,
