@@ -13,3 +13,4 @@ pub mod capture;
 pub mod hops;
 pub mod host;
 pub mod name;
+pub mod topology;
