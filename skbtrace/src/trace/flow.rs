@@ -67,7 +67,8 @@ pub struct Tcp {
 
 impl Flow {
     /// The flow of an event; `None` without a network header.
-    pub(super) fn of(event: &Event) -> Option<Flow> {
+    #[must_use]
+    pub fn of(event: &Event) -> Option<Flow> {
         if event.flags & EventFlags::L3 == 0 {
             return None;
         }

@@ -176,7 +176,6 @@ fn run(plans: &[Plan], order: &[u8]) -> (Kernel, HashMap<u32, Vec<usize>>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn no_packet_is_merged_split_or_called_whole_with_a_gap(
         plans in prop::collection::vec(plan(), 1..25),

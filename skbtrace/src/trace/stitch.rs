@@ -181,13 +181,7 @@ impl Stitcher {
 
     /// Opens a packet that begins with this event, and returns its key. When its id was another packet's until now,
     /// `split_from` is that one's next step.
-    fn begin(
-        &mut self,
-        hop_id: HopId,
-        event: &Event,
-        split_from: Option<u32>,
-        sink: &mut dyn FnMut(Packet),
-    ) -> u64 {
+    fn begin(&mut self, hop_id: HopId, event: &Event, split_from: Option<u32>, sink: &mut dyn FnMut(Packet)) -> u64 {
         // A new id for an address means that the kernel side saw the end of the old one: that event was lost.
         if let Some(old) = self.by_skb.get(&event.skb).copied() {
             self.close(old, Closing::AddressReused, sink);
@@ -231,9 +225,11 @@ impl Stitcher {
     }
 
     /// The packet that a new one is a clone of: one that goes on, has the same data and the same headers. A packet that
-    /// begins at a sender is none: TCP keeps the data of what it sent, and sends it again from there.
+    /// begins at a sender is none: TCP keeps the data of what it sent, and sends it again from there. Nor is one whose
+    /// beginning was lost: it may have been there.
     fn parent_of(&self, hop_id: HopId, event: &Event) -> Option<u64> {
-        let sharing = self.by_head.get(&event.head).filter(|_| event.head != 0)?;
+        let known_start = event.step == 0 || hop(hop_id).role == Role::Tap;
+        let sharing = self.by_head.get(&event.head).filter(|_| event.head != 0 && known_start)?;
         let candidates = sharing.iter().rev().take(MAX_SIBLINGS).filter_map(|key| Some((key, self.open.get(key)?)));
         candidates
             .filter(|(_, open)| open.depth < MAX_DEPTH && open.identity.is_source_of(hop_id, event))

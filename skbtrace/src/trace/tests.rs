@@ -205,7 +205,7 @@ fn a_retransmission_is_a_packet_of_its_own_although_it_shares_data() {
 fn a_tcpdump_is_a_branch_and_the_packet_is_delivered_by_the_clone_that_went_on() {
     let mut lab = Lab::new();
     let whole = lab.tcp_data(1, 100, 50);
-    let cut = 7;
+    let cut = 6;
     // The tap holds the original, so the bridge goes on with a clone.
     let mut original = lab.tcp_data(1, 100, 50);
     original.truncate(cut);
@@ -237,7 +237,8 @@ fn a_flood_is_one_packet_with_a_branch_per_port() {
     let first = lab.clone_of(2, &cloned_at).hop(HopId::BrForward, 0, PEER2, 92).to(PEER1);
     let first = first.cross(PEER1, VETH1, 92).hop(HopId::IpRcv, 9_000, VETH1, 92).dropped(300, 1, None).events;
     let second = lab.clone_of(3, &cloned_at).hop(HopId::BrForward, 9_000, PEER2, 92).to(PORT3).events;
-    let own = trip.hop(HopId::BrPassFrameUp, 20_000, PEER2, 92).hop(HopId::IpRcv, 800, BRIDGE, 92).end(HopId::ConsumeSkb, 5);
+    let own =
+        trip.hop(HopId::BrPassFrameUp, 20_000, PEER2, 92).hop(HopId::IpRcv, 800, BRIDGE, 92).end(HopId::ConsumeSkb, 5);
     let packets = stitch(&in_order([own.events, first, second]));
     let [packet] = &packets[..] else { panic!("one tree, not {}", packets.len()) };
     let branches: Vec<_> = packet.branches.iter().map(|branch| (branch.packet.id, branch.after)).collect();
