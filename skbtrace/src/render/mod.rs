@@ -8,12 +8,14 @@
 //! - `units`: durations
 
 mod headline;
+mod json;
 mod row;
 #[cfg(test)]
 mod tests;
 mod text;
 mod units;
 
+pub use json::{JSON_VERSION, Json};
 pub use text::{Style, Text};
 pub use units::duration;
 

@@ -14,7 +14,7 @@ use super::headline::{Tone, counted, headline, last_words, status, tone};
 use super::row::{Place, Row, row};
 use super::{Names, reason_name};
 use crate::hops::{Role, hop};
-use crate::trace::{Losses, Packet, Summary, through_loopback};
+use crate::trace::{Losses, Packet, Step, Summary, through_loopback};
 
 /// How the text is to look.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,7 +53,7 @@ impl Text {
     pub fn packet(&mut self, out: &mut dyn io::Write, packet: &Packet, names: &dyn Names) -> io::Result<()> {
         let Some(number) = packet.number else { return Ok(()) };
         let verdict = self.paint(tone(packet.verdict()), &status(packet, names));
-        let mut text = format!("#{number:<3}{}    {verdict}\n", headline(packet));
+        let mut text = format!("{:<3} {}    {verdict}\n", format!("#{number}"), headline(packet));
         self.rows(&mut text, packet, None, 4, names);
         if through_loopback(packet) && !self.loopback_told {
             self.loopback_told = true;
@@ -131,8 +131,8 @@ impl Text {
         parts.join(" · ")
     }
 
-    /// The rows of a packet and of its branches. `since` is when the packet that it was cloned from was last seen.
-    fn rows(&mut self, text: &mut String, packet: &Packet, since: Option<u64>, indent: usize, names: &dyn Names) {
+    /// The rows of a packet and of its branches. `source` is the step that it was cloned at.
+    fn rows(&mut self, text: &mut String, packet: &Packet, source: Option<&Step>, indent: usize, names: &dyn Names) {
         let mut at = Place::default();
         let mut before = None;
         for step in &packet.steps {
@@ -142,27 +142,26 @@ impl Text {
                 self.write_row(text, &row, indent, Tone::Doubtful);
             }
             if step.role() != Role::End {
-                let since_ns = match before {
-                    Some(_) => Some(step.delta_ns),
-                    None => since.map(|since| step.event.time_ns.saturating_sub(since)),
-                };
-                let row = row(before, step, since_ns, &mut at, names);
+                let since_source = |source: &Step| step.event.time_ns.saturating_sub(source.event.time_ns);
+                let since_ns = before.map_or_else(|| source.map(since_source), |_| Some(step.delta_ns));
+                let row = row(before.or(source), step, since_ns, &mut at, names);
                 self.write_row(text, &row, indent, Tone::Plain);
                 self.explain(text, step.hop, indent);
             }
             before = Some(step);
         }
         let words = last_words(packet, names);
-        if !words.is_empty() {
+        // The first line has said it, if these are the same words.
+        if !words.is_empty() && words != status(packet, names) {
             let words = self.paint(tone(&packet.outcome), &words);
             let _ = writeln!(text, "{:indent$}{words}", "");
         }
         for branch in &packet.branches {
             let source = packet.steps.get(branch.after).or(packet.steps.last());
-            let (name, since) = source.map_or(("its beginning", 0), |step| (step.hop.name(), step.event.time_ns));
+            let name = source.map_or("its beginning", |step| step.hop.name());
             let verdict = self.paint(tone(branch.packet.verdict()), &status(&branch.packet, names));
             let _ = writeln!(text, "{:indent$}└ branch after {name}: {verdict}", "");
-            self.rows(text, &branch.packet, Some(since), indent + 2, names);
+            self.rows(text, &branch.packet, source, indent + 2, names);
         }
     }
 

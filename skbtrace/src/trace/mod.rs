@@ -21,7 +21,7 @@ mod props;
 mod stitch;
 mod summary;
 #[cfg(test)]
-mod testkit;
+pub(crate) mod testkit;
 #[cfg(test)]
 mod tests;
 
