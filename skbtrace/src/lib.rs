@@ -13,4 +13,6 @@ pub mod capture;
 pub mod hops;
 pub mod host;
 pub mod name;
+pub mod render;
 pub mod topology;
+pub mod trace;
