@@ -1,5 +1,10 @@
 //! The tasks of this repository, as `cargo xtask <task>`.
 
+mod cargo;
+mod demo;
+mod setup;
+mod test;
+mod toolchain;
 mod tools;
 mod vm;
 
@@ -8,6 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -19,6 +25,14 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Install what is missing for building and testing; does nothing the second time.
+    Setup,
+    /// Build the kernel side alone and print the object's path.
+    BuildEbpf,
+    /// Lint, run all tests, and run those of the whole program on real kernels.
+    Test(test::Args),
+    /// Trace a page on its way through veth pairs and a bridge.
+    Demo(demo::Args),
     /// Run a command on a real kernel in a virtual machine.
     ///
     /// The command runs as root in the current folder and sees all of this machine's files; what it writes is gone
@@ -56,6 +70,10 @@ struct VmArgs {
 
 fn main() -> ExitCode {
     let done = match Args::parse().task {
+        Task::Setup => setup::run(true).map(|()| ExitCode::SUCCESS),
+        Task::BuildEbpf => build_ebpf(),
+        Task::Test(args) => test::run(&args),
+        Task::Demo(args) => demo::run(&args),
         Task::Vm(args) => run_vm(args),
     };
     match done {
@@ -78,26 +96,15 @@ fn run_vm(args: VmArgs) -> anyhow::Result<ExitCode> {
         ..vm::Machine::new(&args.kernel)
     };
     let job = vm::Job { words: args.command, stream: true, ..vm::Job::default() };
-    let report = vm::run(&machine, &job)?;
-    let code = match &report.ending {
-        vm::Ending::Exited(code) => u8::try_from(*code).unwrap_or(125),
-        vm::Ending::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(130),
-        vm::Ending::TimedOut => {
-            show_console(&report, args.console);
-            eprintln!("error: the command was not done after {} s, and the machine was ended", args.timeout);
-            124
-        }
-        vm::Ending::Died(why) | vm::Ending::NeverBegan(why) => {
-            show_console(&report, args.console);
-            eprintln!("error: the machine died: {why}");
-            125
-        }
-    };
-    Ok(ExitCode::from(code))
+    Ok(vm::run(&machine, &job)?.conclude(args.console))
 }
 
-fn show_console(report: &vm::Report, shown: bool) {
-    if !shown {
-        eprintln!("console of {}:\n{}", report.release, report.last_words());
-    }
+fn build_ebpf() -> anyhow::Result<ExitCode> {
+    setup::run(false)?;
+    let compiler = toolchain::find_compiler().context("no compiler for BPF")?;
+    let linker = toolchain::find_linker(&cargo::tools_dirs()?).context("no bpf-linker")?;
+    let target_dir = cargo::target_dir()?.join("ebpf");
+    let object = toolchain::build_object(&compiler, &linker, &cargo::workspace(), &target_dir, std::env::consts::ARCH);
+    println!("{}", object.map_err(anyhow::Error::msg)?.display());
+    Ok(ExitCode::SUCCESS)
 }

@@ -6,16 +6,17 @@
 //! the sources that this machine has; only the suite's name is ours.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::tools;
 
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// What Debian's archive is verified by.
+pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Overrides the address of Debian's archive, for machines whose apt knows only another distribution.
-pub const MIRROR: &str = "SKBTRACE_DEBIAN_MIRROR";
+const MIRROR: &str = "SKBTRACE_DEBIAN_MIRROR";
 
 /// One suite's packages.
 pub struct Suite {
@@ -97,19 +98,14 @@ impl Suite {
 
 /// The address of the archive that has `suite`.
 fn address(suite: &str) -> Result<String> {
-    let main = match std::env::var(MIRROR) {
-        Ok(address) => Some(address),
-        Err(_) => None,
-    };
-    let targets = if main.is_some() {
-        String::new()
+    let found = if let Ok(main) = std::env::var(MIRROR) {
+        (Some(main), None)
     } else {
-        let mut command: Command = tools::command("apt-get")?;
         let format = "$(REPO_URI)|$(LABEL)";
-        let done = command.args(["indextargets", "--format", format, "Created-By: Packages"]).output()?;
-        String::from_utf8_lossy(&done.stdout).into_owned()
+        let done =
+            tools::command("apt-get")?.args(["indextargets", "--format", format, "Created-By: Packages"]).output()?;
+        archives(&String::from_utf8_lossy(&done.stdout))
     };
-    let found = main.map(|main| (Some(main), None)).unwrap_or_else(|| archives(&targets));
     pick(found, suite.ends_with("-security")).with_context(|| {
         format!("apt on this machine has no Debian archive among its sources: set {MIRROR} to the address of a mirror")
     })

@@ -17,6 +17,8 @@ mount -t securityfs securityfs /sys/kernel/security
 mount -t bpf bpf /sys/fs/bpf
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 hostname skbtrace-vm
+# From here on only what is wrong: a slow console slows down what is being timed.
+dmesg -n 5
 ip link set lo up
 ulimit -n 4096
 

@@ -10,11 +10,12 @@ mod qemu;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-pub use apt::MIRROR;
+pub use apt::KEYRING;
 pub use initramfs::find_busybox;
 pub use kernels::names;
 pub use qemu::{Accel, Ending, interruptions};
@@ -95,6 +96,24 @@ impl Report {
     pub fn last_words(&self) -> String {
         let lines: Vec<&str> = self.console.lines().collect();
         lines.get(lines.len().saturating_sub(60)..).unwrap_or_default().join("\n")
+    }
+
+    /// The exit status for whoever asked for the command, after telling on stderr why it is not the command's own.
+    pub fn conclude(&self, console_was_shown: bool) -> ExitCode {
+        let (code, why) = match &self.ending {
+            Ending::Exited(code) => (*code, None),
+            Ending::Interrupted(signal) => (128 + signal, None),
+            Ending::TimedOut => (124, Some("the command was not done in time, and the machine was ended".to_owned())),
+            Ending::Died(why) => (125, Some(format!("the machine died under the command: {why}"))),
+            Ending::NeverBegan(why) => (125, Some(format!("the machine died before the command began: {why}"))),
+        };
+        if let Some(why) = why {
+            if !console_was_shown {
+                eprintln!("console of {}:\n{}", self.release, self.last_words());
+            }
+            eprintln!("error: {why}");
+        }
+        ExitCode::from(u8::try_from(code).unwrap_or(125))
     }
 }
 
