@@ -1,0 +1,198 @@
+//! `cargo xtask test`: lint, unit tests, then the whole program on real kernels.
+//!
+//! Everything is counted from what the test programs report, and a step that fails without a report counts as one
+//! failure: the last line is never better than the exit status.
+
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{ExitCode, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::{cargo, setup, vm};
+
+/// How long all tests may take on one kernel.
+const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// What to test.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Kernels to test on, separated by commas; `none` for no machine at all.
+    #[arg(long, value_delimiter = ',', default_value = "6.1,6.12")]
+    kernels: Vec<String>,
+    /// Leave out rustfmt and clippy.
+    #[arg(long)]
+    no_lint: bool,
+    /// Test what users run, not what developers build: optimised.
+    #[arg(long)]
+    release: bool,
+    /// Show the output of the tests on real kernels while they run.
+    #[arg(long)]
+    verbose: bool,
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+}
+
+/// Tests that passed and tests that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+}
+
+impl Count {
+    /// Adds up the reports of Rust's test programs: `test result: ok. 3 passed; 0 failed; …`.
+    fn of(output: &str) -> Self {
+        output.lines().filter_map(Self::of_line).fold(Self::default(), Self::plus)
+    }
+
+    fn of_line(line: &str) -> Option<Self> {
+        let (_, rest) = line.strip_prefix("test result: ")?.split_once(". ")?;
+        let number = |word: &str| rest.split("; ").find_map(|part| part.strip_suffix(word)?.trim().parse().ok());
+        Some(Self { passed: number("passed")?, failed: number("failed")? })
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { passed: self.passed + other.passed, failed: self.failed + other.failed }
+    }
+
+    /// A step that says that it failed has failed at least once.
+    fn at_least_one_failure(self, unless: bool) -> Self {
+        if unless { self } else { Self { failed: self.failed.max(1), ..self } }
+    }
+}
+
+/// Runs all of it.
+///
+/// # Errors
+/// Where a step cannot even be started; failing tests are in the exit status.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    setup::run(false)?;
+    let interrupted = vm::interruptions()?;
+    let mut total = Count::default();
+    if !args.no_lint {
+        total = total.plus(lint()?);
+    }
+    if interrupted.load(Ordering::Relaxed) == 0 {
+        total = total.plus(unit(args)?);
+    }
+    let kernels: Vec<&String> = args.kernels.iter().filter(|kernel| *kernel != "none").collect();
+    if !kernels.is_empty() && interrupted.load(Ordering::Relaxed) == 0 {
+        let mut build = vec!["test", "--no-run", "--package", "skbtrace", "--test", "vm"];
+        if args.release {
+            build.push("--release");
+        }
+        match cargo::executable(&build, "vm") {
+            Ok(program) => {
+                for kernel in kernels {
+                    if interrupted.load(Ordering::Relaxed) == 0 {
+                        total = total.plus(on_kernel(kernel, program.as_os_str().to_owned(), args)?);
+                    }
+                }
+            }
+            Err(why) => {
+                println!("vm: {why:#}");
+                total.failed += 1;
+            }
+        }
+    }
+    println!("{} passed, {} failed", total.passed, total.failed);
+    let signal = interrupted.load(Ordering::Relaxed);
+    Ok(match (signal, total.failed) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::FAILURE,
+        (signal, _) => ExitCode::from(u8::try_from(128 + signal).unwrap_or(130)),
+    })
+}
+
+/// Each failing check counts as one failed test; a passing one as none, for it tests nothing that runs.
+fn lint() -> Result<Count> {
+    let checks: [&[&str]; 2] = [&["fmt", "--all", "--check"], &["clippy", "--all-targets", "--", "-D", "warnings"]];
+    let mut count = Count::default();
+    for check in checks {
+        let good = cargo::command().args(check).status().context("cargo does not start")?.success();
+        println!("lint {}: {}", check.first().unwrap_or(&""), if good { "ok" } else { "failed" });
+        count.failed += u64::from(!good);
+    }
+    Ok(count)
+}
+
+fn unit(args: &Args) -> Result<Count> {
+    let mut command = cargo::command();
+    command.args(["test", "--workspace", "--exclude", "skbtrace-ebpf", "--no-fail-fast"]);
+    command.args(&args.filter).stdout(Stdio::piped());
+    let mut child = command.spawn().context("cargo does not start")?;
+    let mut count = Count::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = line?;
+            let text = String::from_utf8_lossy(&line);
+            println!("{text}");
+            count = count.plus(Count::of_line(&text).unwrap_or_default());
+        }
+    }
+    let count = count.at_least_one_failure(child.wait()?.success());
+    println!("unit: {} passed, {} failed", count.passed, count.failed);
+    Ok(count)
+}
+
+fn on_kernel(kernel: &str, program: OsString, args: &Args) -> Result<Count> {
+    let machine = vm::Machine { timeout: TIMEOUT, ..vm::Machine::new(kernel) };
+    let mut words = vec![program, "--test-threads=1".into(), "--include-ignored".into()];
+    words.extend(args.filter.iter().map(OsString::from));
+    let package = cargo::workspace().join("skbtrace");
+    let env = [
+        ("SKBTRACE_VM", "1"),
+        ("SKBTRACE_VM_KERNEL", kernel),
+        // As under cargo: tests may look for their files there.
+        ("CARGO_MANIFEST_DIR", &package.to_string_lossy()),
+    ];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let job = vm::Job { words, dir: Some(package), env, stream: args.verbose };
+    let report = vm::run(&machine, &job)?;
+
+    let stdout = String::from_utf8_lossy(&report.stdout);
+    let mut count = Count::of(&stdout).at_least_one_failure(report.ending == vm::Ending::Exited(0));
+    let mut remark = match &report.ending {
+        vm::Ending::Exited(_) => String::new(),
+        vm::Ending::TimedOut => format!(" (not done after {} s)", TIMEOUT.as_secs()),
+        vm::Ending::Died(why) | vm::Ending::NeverBegan(why) => format!(" (the machine died: {why})"),
+        vm::Ending::Interrupted(_) => " (interrupted)".to_owned(),
+    };
+    if count == Count::default() && args.filter.is_none() {
+        // Tests that do not run do not pass.
+        count.failed = 1;
+        remark = " (no test ran)".to_owned();
+    }
+    if count.failed > 0 {
+        if !args.verbose {
+            std::io::stdout().write_all(&report.stdout)?;
+            std::io::stderr().write_all(&report.stderr)?;
+        }
+        println!("console of {}:\n{}", report.release, report.last_words());
+    }
+    println!("vm {kernel}: {} passed, {} failed{remark}", count.passed, count.failed);
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Count;
+
+    #[test]
+    fn reports_of_several_programs_add_up() {
+        let output = "running 3 tests\ntest a ... ok\n\n\
+            test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+            test result: FAILED. 10 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s\n";
+        assert_eq!(Count::of(output), Count { passed: 13, failed: 2 });
+    }
+
+    #[test]
+    fn a_step_that_fails_without_a_report_is_a_failure() {
+        assert_eq!(Count::of("error: could not compile").at_least_one_failure(false), Count { passed: 0, failed: 1 });
+        assert_eq!(Count { passed: 1, failed: 2 }.at_least_one_failure(false), Count { passed: 1, failed: 2 });
+        assert_eq!(Count { passed: 1, failed: 0 }.at_least_one_failure(true), Count { passed: 1, failed: 0 });
+    }
+}
