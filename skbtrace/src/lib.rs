@@ -1,6 +1,7 @@
 //! The user side of skbtrace. Data flows down this list and never back up.
 //!
 //! - `cli`: a file per subcommand; says what to do, does nothing itself
+//! - `run`: one run of the tracer, from the interface to the summary
 //! - `host`: what this machine is: kernel features, BTF, symbols
 //! - `topology`: netns, links, peers and bridges, from netlink, and the segment of one interface
 //! - `hops`: the catalogue of hops, and the plan: catalogue × host → what to attach, what not and why
@@ -10,9 +11,11 @@
 //! - `lab`: scenarios to trace, built from network namespaces
 
 pub mod capture;
+pub mod cli;
 pub mod hops;
 pub mod host;
 pub mod name;
 pub mod render;
+pub mod run;
 pub mod topology;
 pub mod trace;

@@ -1,3 +1,16 @@
-//! The command.
+//! The command: parses, runs, and says what went wrong.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use skbtrace::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("skbtrace: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! `skbtrace run`.
+
+use std::{net::IpAddr, num::NonZeroU64, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use skbtrace_common::Filter;
+
+use crate::run::{self, Format, Options, Why, wants_colour, wire_address};
+
+/// What to trace, and for how long.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Every packet whose path touches the interface is shown with its whole path, the hops before the interface too: its peer,
+the bridge, the bridge's other ports and their peers are watched in every netns. Filters decide on the first hop at which
+a packet is seen; once followed, it is followed to its end.")]
+pub struct Args {
+    /// Interface to trace, by name, in whatever netns it is; NETNS/NAME where the name is not unique
+    #[arg(short, long, value_name = "NAME")]
+    iface: String,
+    /// Look for the interface in this netns only: a name, `init`, pid:N, or a path
+    #[arg(long, value_name = "NETNS")]
+    netns: Option<String>,
+    /// Stop after this many packets
+    #[arg(short = 'n', long, value_name = "N")]
+    count: Option<NonZeroU64>,
+    /// Stop after this time: seconds, or with a unit (500ms, 10s, 2m)
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// Only packets of this protocol: tcp, udp, icmp, icmpv6, arp, or the number of an IP protocol
+    #[arg(long, value_name = "PROTO", value_parser = proto)]
+    proto: Option<Proto>,
+    /// Only packets from or to this address
+    #[arg(long, value_name = "ADDRESS")]
+    host: Option<IpAddr>,
+    /// Only packets from or to this TCP or UDP port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Print one JSON object per packet, and one for the summary
+    #[arg(long)]
+    json: bool,
+    /// Say, below the first sight of each hop, what the kernel does there
+    #[arg(long, conflicts_with = "json")]
+    explain: bool,
+    /// Exit with status 3 if there was such a packet
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    fail_on: Vec<Kind>,
+    /// Space for events on their way to user space: a power of two, with K or M
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_size)]
+    ring_size: u32,
+    /// When to use colours
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    color: Colour,
+    /// Run this command, and stop when it ends; its output goes to standard error
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+/// A kind of packet that a check must not find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// The kernel dropped it
+    Dropped,
+    /// A part of its path was not seen, or events were lost
+    Incomplete,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Colour {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proto {
+    Ip(u8),
+    Ethertype(u16),
+}
+
+/// Runs it.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let fail_on = args.fail_on.clone();
+    let options = resolve(args);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let report = runtime.block_on(run::run(&options))?;
+    if let Why::Failed(error) = &report.ended.why {
+        anyhow::bail!("{error}");
+    }
+    if let Why::OutputClosed = report.ended.why {
+        eprintln!("skbtrace: nobody reads the output any more: stopped after {} packets", report.summary.packets);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let summary = &report.summary;
+    let found = fail_on.iter().any(|kind| match kind {
+        Kind::Dropped => summary.dropped > 0,
+        Kind::Incomplete => !summary.every_packet_complete(),
+    });
+    if found {
+        return Ok(ExitCode::from(3));
+    }
+    if let Some(status) = report.failed_command() {
+        eprintln!("skbtrace: the command failed: {status}");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// From what was typed to what it means.
+fn resolve(args: Args) -> Options {
+    let mut filter = Filter { port: args.port.unwrap_or(0), ..Filter::default() };
+    match args.proto {
+        Some(Proto::Ip(number)) => filter.l4_proto = number,
+        Some(Proto::Ethertype(number)) => filter.ethertype = number,
+        None => {}
+    }
+    if let Some(host) = args.host {
+        filter.host = wire_address(host);
+        filter.has_host = 1;
+    }
+    Options {
+        iface: args.iface,
+        netns: args.netns,
+        count: args.count,
+        timeout: args.timeout,
+        filter,
+        ring_size: args.ring_size,
+        format: if args.json { Format::Json } else { Format::Text },
+        colour: match args.color {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => wants_colour(),
+        },
+        explain: args.explain,
+        command: args.command,
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1.0,
+        "ms" => 0.001,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        other => return Err(format!("unknown unit {other:?}: use ms, s, m or h")),
+    };
+    let number: f64 = digits.parse().map_err(|_| "not a number: try 10, 500ms or 2m".to_owned())?;
+    let duration = Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())?;
+    if duration.is_zero() { Err("must be longer than nothing".to_owned()) } else { Ok(duration) }
+}
+
+fn proto(text: &str) -> Result<Proto, String> {
+    Ok(match text.to_ascii_lowercase().as_str() {
+        "tcp" => Proto::Ip(6),
+        "udp" => Proto::Ip(17),
+        "icmp" => Proto::Ip(1),
+        "icmpv6" | "icmp6" => Proto::Ip(58),
+        "arp" => Proto::Ethertype(0x0806),
+        number => match number.parse() {
+            Ok(number) if number > 0 => Proto::Ip(number),
+            _ => return Err("use tcp, udp, icmp, icmpv6, arp, or a number from 1 to 255".to_owned()),
+        },
+    })
+}
+
+fn ring_size(text: &str) -> Result<u32, String> {
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1 << 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 1 << 20),
+        _ => (text, 1),
+    };
+    let number: u64 = digits.parse().map_err(|_| "not a size: try 64K or 8M".to_owned())?;
+    let size = number.checked_mul(unit).and_then(|size| u32::try_from(size).ok()).unwrap_or(u32::MAX);
+    // The kernel wants whole pages, and pages are 4 to 64 KiB.
+    if !size.is_power_of_two() || !(65_536..=1 << 30).contains(&size) {
+        return Err("must be a power of two from 64K to 1024M".to_owned());
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Proto, duration, proto, ring_size};
+    use std::time::Duration;
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        for wrong in ["", "s", "-1", "0", "10 parsecs", "nan", "1e400"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn protocols_have_names_or_numbers() {
+        assert_eq!(proto("TCP"), Ok(Proto::Ip(6)));
+        assert_eq!(proto("132"), Ok(Proto::Ip(132)));
+        assert_eq!(proto("arp"), Ok(Proto::Ethertype(0x0806)));
+        for wrong in ["", "0", "256", "tpc"] {
+            assert!(proto(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ring_sizes_are_powers_of_two_of_whole_pages() {
+        assert_eq!(ring_size("64K"), Ok(65_536));
+        assert_eq!(ring_size("8m"), Ok(8 << 20));
+        assert_eq!(ring_size("1048576"), Ok(1 << 20));
+        for wrong in ["", "K", "3M", "4K", "2048M", "-1", "99999999999999999999M"] {
+            assert!(ring_size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

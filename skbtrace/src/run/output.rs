@@ -1,0 +1,116 @@
+//! Where a run's packets go: standard output, in one of the formats. What is said to the person and not part of the
+//! trace goes to standard error, so that a pipe gets the trace and nothing else.
+
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+
+use crate::{
+    render::{Json, Names, Style, Text},
+    trace::{Losses, Packet, Summary},
+};
+
+/// The form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Timelines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+enum Writer {
+    Text(Text),
+    Json(Json),
+}
+
+/// The output of a run.
+pub struct Output {
+    writer: Writer,
+    out: BufWriter<io::Stdout>,
+    /// What was said of losses last.
+    told: Losses,
+}
+
+impl Output {
+    /// Standard output in this format.
+    #[must_use]
+    pub fn new(format: Format, colour: bool, explain: bool) -> Output {
+        let writer = match format {
+            Format::Text => Writer::Text(Text::new(Style { colour, explain })),
+            Format::Json => Writer::Json(Json),
+        };
+        Output { writer, out: BufWriter::with_capacity(1 << 16, io::stdout()), told: Losses::default() }
+    }
+
+    /// A line before the first packet: part of the text, and for the person alone beside JSON.
+    ///
+    /// # Errors
+    /// When standard output cannot be written, for any cause but a reader that has gone.
+    pub fn preface(&mut self, line: &str) -> io::Result<()> {
+        match self.writer {
+            Writer::Text(_) => {
+                let written = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
+                unless_closed(written)
+            }
+            Writer::Json(_) => {
+                self.notice(line);
+                Ok(())
+            }
+        }
+    }
+
+    /// A packet.
+    pub(super) fn packet(&mut self, packet: &Packet, names: &dyn Names) -> io::Result<()> {
+        if packet.number.is_none() {
+            return Ok(());
+        }
+        match &mut self.writer {
+            Writer::Text(text) => text.packet(&mut self.out, packet, names),
+            Writer::Json(json) => json.packet(&mut self.out, packet, names),
+        }
+    }
+
+    /// The books.
+    pub(super) fn summary(&mut self, summary: &Summary, names: &dyn Names) -> io::Result<()> {
+        match &self.writer {
+            Writer::Text(text) => text.summary(&mut self.out, summary, names)?,
+            Writer::Json(json) => json.summary(&mut self.out, summary, names)?,
+        }
+        self.out.flush()
+    }
+
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    /// Says so when events are being lost, once for each time that it gets worse.
+    pub(super) fn losses(&mut self, losses: &Losses) {
+        let lost = |losses: &Losses| losses.ring_full + losses.map_full;
+        if lost(losses) > lost(&self.told) {
+            self.notice(&format!(
+                "{} events lost so far: the ring is full (a larger --ring-size, or a filter, helps)",
+                lost(losses)
+            ));
+        }
+        self.told = *losses;
+    }
+
+    /// Says something to the person.
+    pub(super) fn notice(&mut self, text: &str) {
+        // What nobody can read need not be written.
+        let _ = writeln!(io::stderr(), "skbtrace: {text}");
+    }
+}
+
+/// Whether standard output wants colours, when nobody said.
+#[must_use]
+pub fn wants_colour() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// A reader that has gone is no error.
+pub(super) fn unless_closed(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
