@@ -17,7 +17,7 @@ use std::process::Command;
 const TARGET: &str = "bpfel-unknown-none";
 
 /// The oldest minor version of rustc 1.x that compiles this workspace.
-const OLDEST_MINOR: u32 = 95;
+pub const OLDEST_MINOR: u32 = 95;
 
 /// The linker's program.
 pub const LINKER: &str = "bpf-linker";
