@@ -12,8 +12,13 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     match build() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
+        Err(why) if why.contains('\n') => {
             eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+        Err(why) => {
+            // Cargo shows this sentence by itself, before all else.
+            println!("cargo::error={why}");
             ExitCode::FAILURE
         }
     }
@@ -23,6 +28,12 @@ fn build() -> Result<(), String> {
     let manifest = PathBuf::from(var("CARGO_MANIFEST_DIR")?);
     let out_dir = PathBuf::from(var("OUT_DIR")?);
     let workspace = manifest.parent().unwrap_or(&manifest);
+    let target_dir = toolchain::target_dir_above(&out_dir);
+    let mut tools: Vec<PathBuf> = target_dir.iter().map(|dir| dir.join("tools")).collect();
+    tools.push(workspace.join("target/tools"));
+    let (Some(compiler), Some(linker)) = (toolchain::find_compiler(), toolchain::find_linker(&tools)) else {
+        return Err("there is no toolchain here that builds the kernel side: run `cargo xtask setup`".to_owned());
+    };
     for input in [
         "Cargo.toml",
         "Cargo.lock",
@@ -34,13 +45,6 @@ fn build() -> Result<(), String> {
     ] {
         println!("cargo::rerun-if-changed={}", workspace.join(input).display());
     }
-
-    let target_dir = toolchain::target_dir_above(&out_dir);
-    let mut tools: Vec<PathBuf> = target_dir.iter().map(|dir| dir.join("tools")).collect();
-    tools.push(workspace.join("target/tools"));
-    let (Some(compiler), Some(linker)) = (toolchain::find_compiler(), toolchain::find_linker(&tools)) else {
-        return Err("there is no toolchain here that builds the kernel side: run `cargo xtask setup`".to_owned());
-    };
     // Another compiler or linker may come with an upgrade of the machine.
     println!("cargo::rerun-if-changed={}", linker.display());
     if let toolchain::Compiler::Prebuilt { rustc } = &compiler {

@@ -96,9 +96,9 @@ fn prebuilt_is_available() -> bool {
     if installed("rustup") {
         return false;
     }
-    let known = |package: &&str| {
+    let new_enough = |package: &&str| {
         let policy = Command::new("apt-cache").args(["policy", package]).output();
-        policy.is_ok_and(|done| String::from_utf8_lossy(&done.stdout).contains("Candidate: 1"))
+        policy.is_ok_and(|done| candidate_is_new_enough(&String::from_utf8_lossy(&done.stdout)))
     };
     // A machine that never updated its lists knows of no package: it may have this one.
     let blank = Command::new("apt-cache").args(["pkgnames", "qemu-system-x86"]).output();
@@ -106,7 +106,14 @@ fn prebuilt_is_available() -> bool {
     if blank && apt("update", &[]).is_err() {
         return false;
     }
-    PREBUILT.iter().all(known)
+    PREBUILT.iter().all(new_enough)
+}
+
+/// Whether `apt-cache policy` offers a release of rustc that builds this workspace.
+fn candidate_is_new_enough(policy: &str) -> bool {
+    let candidate = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: 1."));
+    let minor = candidate.and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    minor.is_some_and(|minor| minor >= toolchain::OLDEST_MINOR)
 }
 
 /// The release of LLVM that the archive's compiler for BPF uses.
@@ -258,4 +265,18 @@ pub fn as_root(program: &str) -> Command {
     let mut command = Command::new("sudo");
     command.arg("--").arg(program);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::candidate_is_new_enough;
+
+    #[test]
+    fn only_a_compiler_that_builds_the_workspace_is_taken_from_the_archive() {
+        let policy = |candidate: &str| format!("rustc-web:\n  Installed: (none)\n  Candidate: {candidate}\n");
+        assert!(candidate_is_new_enough(&policy("1.96.0+dfsg1-1~deb12u2")));
+        assert!(!candidate_is_new_enough(&policy("1.85.0+dfsg3-1~deb12u3")));
+        assert!(!candidate_is_new_enough(&policy("(none)")));
+        assert!(!candidate_is_new_enough(""));
+    }
 }

@@ -17,7 +17,7 @@ use std::process::Command;
 const TARGET: &str = "bpfel-unknown-none";
 
 /// The oldest minor version of rustc 1.x that compiles this workspace.
-const OLDEST_MINOR: u32 = 95;
+pub const OLDEST_MINOR: u32 = 95;
 
 /// The linker's program.
 pub const LINKER: &str = "bpf-linker";
@@ -91,9 +91,10 @@ pub fn build_object(
             command
         }
     };
-    // A build script inherits the outer cargo's choices (under clippy even another compiler): none is meant for BPF.
-    for name in ["RUSTC", "RUSTC_WORKSPACE_WRAPPER", "RUSTDOC", "RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
-        command.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_another_build) {
+            command.env_remove(name);
+        }
     }
     // Set and empty: this also overrules a wrapper from a configuration file.
     command.env("RUSTC_WRAPPER", "");
@@ -124,6 +125,30 @@ pub fn build_object(
         return Err(format!("the kernel side does not build:\n{}", String::from_utf8_lossy(&done.stderr)));
     }
     Ok(target_dir.join(TARGET).join("release/skbtrace-ebpf"))
+}
+
+/// Whether a variable says how cargo builds something else. A build script inherits the outer cargo's choices, under
+/// clippy even another compiler; and any that differs between two callers makes cargo build everything again.
+fn is_of_another_build(name: &str) -> bool {
+    const NAMES: [&str; 14] = [
+        "HOST",
+        "TARGET",
+        "NUM_JOBS",
+        "OPT_LEVEL",
+        "PROFILE",
+        "DEBUG",
+        "OUT_DIR",
+        "RUSTC",
+        "RUSTC_LINKER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTDOC",
+        "RUSTFLAGS",
+        "LD_LIBRARY_PATH",
+        "CARGO_TARGET_DIR",
+    ];
+    const PREFIXES: [&str; 7] =
+        ["CARGO_BUILD_", "CARGO_CFG_", "CARGO_FEATURE_", "CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_PROFILE_", "DEP_"];
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn new_enough(rustc: &Path) -> bool {

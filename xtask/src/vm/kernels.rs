@@ -24,7 +24,7 @@ struct Row {
     packages: &'static [&'static str],
 }
 
-/// Oldest first. From 7.2 on the image and the modules are two packages.
+/// Oldest first. From 7.2 on the image, the modules and the list of what is built in are packages of their own.
 const KERNELS: &[Row] = &[
     Row { name: "5.10", suite: "bullseye", version: r"5\.10\.0-\d+", packages: &["linux-image"] },
     Row { name: "6.1", suite: "bookworm-security", version: r"6\.1\.0-\d+", packages: &["linux-image"] },
@@ -34,7 +34,7 @@ const KERNELS: &[Row] = &[
         name: "7.3",
         suite: "trixie-backports",
         version: r"7\.3\.\d+\+deb13",
-        packages: &["linux-binary", "linux-modules"],
+        packages: &["linux-binary", "linux-base", "linux-modules"],
     },
 ];
 
@@ -193,11 +193,14 @@ mod tests {
             "linux-binary-unsigned-7.3.9+deb13-amd64",
             "linux-binary-unsigned-7.3.4+deb13-amd64",
             "linux-binary-unsigned-7.3.4+deb13-rt-amd64",
+            "linux-base-7.3.4+deb13-amd64",
+            "linux-base-7.3.9+deb13-amd64",
             "linux-modules-7.3.4+deb13-amd64",
             "linux-modules-7.3.9+deb13-rt-amd64",
         ];
-        let expected = ["linux-binary-unsigned-7.3.4+deb13-amd64", "linux-modules-7.3.4+deb13-amd64"];
-        assert_eq!(pick("7.3", &all), Some(expected.map(str::to_owned).to_vec()));
+        let expected =
+            ["linux-binary-unsigned", "linux-base", "linux-modules"].map(|p| format!("{p}-7.3.4+deb13-amd64"));
+        assert_eq!(pick("7.3", &all), Some(expected.to_vec()));
     }
 
     #[test]
