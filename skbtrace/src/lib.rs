@@ -11,3 +11,5 @@
 
 pub mod hops;
 pub mod name;
+pub mod render;
+pub mod trace;

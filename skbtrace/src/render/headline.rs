@@ -1,0 +1,242 @@
+//! What a packet says of itself in one line, and how it ended, in words.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use super::{Names, duration, place, reason_name};
+use crate::name::printable;
+use crate::trace::{Cause, Flow, How, Icmp, Outcome, Packet, Process, Queue, Stage, tcp_flag};
+
+/// What a piece of text means; the colours follow it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tone {
+    Good,
+    Bad,
+    Doubtful,
+    Plain,
+}
+
+pub(super) fn tone(outcome: &Outcome) -> Tone {
+    match outcome {
+        Outcome::Delivered { .. } => Tone::Good,
+        Outcome::Dropped { .. } => Tone::Bad,
+        Outcome::Incomplete { .. } => Tone::Doubtful,
+        _ => Tone::Plain,
+    }
+}
+
+/// The packet itself: `TCP 78.78.0.11:58854 → 78.78.0.10:8000 [PSH ACK] seq 1+77`.
+pub(super) fn headline(packet: &Packet) -> String {
+    let Some(flow) = packet.flow else {
+        return match packet.ethertype {
+            0x0800 => "IPv4".to_owned(),
+            0x86dd => "IPv6".to_owned(),
+            0x0806 => "ARP".to_owned(),
+            other => format!("ethertype {other:#06x}"),
+        };
+    };
+    let mut line = format!("{} {}", protocol(flow.proto), addresses(&flow));
+    if flow.fragment {
+        line.push_str(" fragment");
+    } else if let Some(tcp) = packet.tcp {
+        let seq = tcp.relative_seq.unwrap_or(tcp.seq);
+        let _ = write!(line, " [{}] seq {seq}", tcp_flags(tcp.flags));
+        if packet.payload_len > 0 {
+            let _ = write!(line, "+{}", packet.payload_len);
+        }
+    } else if let Some(icmp) = flow.icmp {
+        let _ = write!(line, " {}", icmp_message(flow.proto, &icmp));
+    } else if flow.ports.is_some() {
+        let _ = write!(line, " {}", counted(u64::from(packet.payload_len), "byte"));
+    }
+    if packet.retransmission {
+        line.push_str(" retransmission");
+    }
+    line
+}
+
+/// Both ends of a flow.
+pub(super) fn addresses(flow: &Flow) -> String {
+    match flow.ports {
+        Some((sport, dport)) => {
+            format!("{} → {}", SocketAddr::new(flow.src, sport), SocketAddr::new(flow.dst, dport))
+        }
+        None => format!("{} → {}", flow.src, flow.dst),
+    }
+}
+
+/// Name of a transport protocol.
+pub(super) fn protocol(number: u8) -> String {
+    let name = match number {
+        1 => "ICMP",
+        2 => "IGMP",
+        6 => "TCP",
+        17 => "UDP",
+        47 => "GRE",
+        50 => "ESP",
+        58 => "ICMPv6",
+        132 => "SCTP",
+        _ => return format!("IP protocol {number}"),
+    };
+    name.to_owned()
+}
+
+/// Flags of a TCP segment in the order in which people say them.
+pub(super) fn tcp_flags(flags: u8) -> String {
+    const NAMES: [(u8, &str); 6] = [
+        (tcp_flag::SYN, "SYN"),
+        (tcp_flag::FIN, "FIN"),
+        (tcp_flag::RST, "RST"),
+        (tcp_flag::PSH, "PSH"),
+        (tcp_flag::URG, "URG"),
+        (tcp_flag::ACK, "ACK"),
+    ];
+    let set: Vec<&str> = NAMES.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name).collect();
+    if set.is_empty() { "no flags".to_owned() } else { set.join(" ") }
+}
+
+fn icmp_message(proto: u8, icmp: &Icmp) -> String {
+    let (name, is_echo) = match (proto, icmp.kind) {
+        (1, 8) | (58, 128) => ("echo request", true),
+        (1, 0) | (58, 129) => ("echo reply", true),
+        (1, 3) | (58, 1) => ("destination unreachable", false),
+        (1, 5) | (58, 137) => ("redirect", false),
+        (1, 11) | (58, 3) => ("time exceeded", false),
+        (58, 2) => ("packet too big", false),
+        (58, 133) => ("router solicitation", false),
+        (58, 134) => ("router advertisement", false),
+        (58, 135) => ("neighbour solicitation", false),
+        (58, 136) => ("neighbour advertisement", false),
+        _ => return format!("type {} code {}", icmp.kind, icmp.code),
+    };
+    if is_echo {
+        format!("{name} id {} seq {}", icmp.id, icmp.seq)
+    } else if icmp.code != 0 {
+        format!("{name} code {}", icmp.code)
+    } else {
+        name.to_owned()
+    }
+}
+
+/// A process: `curl[312]`.
+pub(super) fn process_name(process: &Process) -> String {
+    format!("{}[{}]", printable(&process.comm), process.pid)
+}
+
+/// How the packet ended, for its first line.
+pub(super) fn status(packet: &Packet, names: &dyn Names) -> String {
+    let verdict = packet.verdict();
+    let took = duration(packet.total_ns());
+    match verdict {
+        Outcome::Delivered { .. } => format!("{} in {took}", delivered(packet, verdict)),
+        Outcome::Dropped { reason: Some(reason), .. } => {
+            format!("DROPPED after {took}: {}", reason_name(names, *reason))
+        }
+        Outcome::Dropped { reason: None, .. } => format!("DROPPED after {took}"),
+        Outcome::Incomplete { causes, .. } => {
+            let lost: u64 = causes
+                .iter()
+                .map(|cause| if let Cause::Missing { count, .. } = cause { u64::from(*count) } else { 0 })
+                .sum();
+            match (lost, causes.first()) {
+                (0, Some(Cause::StartUnknown)) => "INCOMPLETE: beginning not seen".to_owned(),
+                (0, _) => "INCOMPLETE: end not seen".to_owned(),
+                (lost, _) => format!("INCOMPLETE: {} lost", counted(lost, "event")),
+            }
+        }
+        other => ending(packet, other, names),
+    }
+}
+
+/// How a packet ended, for the line under its hops. Empty where the hops say all.
+pub(super) fn last_words(packet: &Packet, names: &dyn Names) -> String {
+    match &packet.outcome {
+        Outcome::Delivered { .. } => String::new(),
+        Outcome::Incomplete { causes, seen } => {
+            let causes: Vec<String> = causes.iter().map(cause).collect();
+            let mut line = format!("INCOMPLETE: {}", causes.join(", "));
+            if let Some(seen) = seen {
+                let _ = write!(line, "; what was seen: {}", ending(packet, seen, names));
+            }
+            line
+        }
+        other => ending(packet, other, names),
+    }
+}
+
+/// An outcome in words.
+fn ending(packet: &Packet, outcome: &Outcome, names: &dyn Names) -> String {
+    match outcome {
+        Outcome::Delivered { .. } => delivered(packet, outcome),
+        Outcome::Dropped { reason, location, stage, .. } => {
+            let mut line = String::from("DROPPED");
+            if *location != 0 {
+                let _ = write!(line, " in {}", place(names, *location));
+            }
+            match reason {
+                Some(reason) => drop(write!(line, ": {}", reason_name(names, *reason))),
+                None => line.push_str(", no reason given by this kernel"),
+            }
+            line.push_str(match stage {
+                Stage::Path => "",
+                Stage::SocketQueue => ", after it was queued in the socket",
+                Stage::Copied => ", after a process had copied from it",
+            });
+            line
+        }
+        Outcome::Left => {
+            let device = packet.steps.iter().rev().find(|step| step.device().is_some());
+            let device = device.map_or_else(|| "another device".to_owned(), |step| printable(&step.event.dev));
+            format!("left the segment through {device}")
+        }
+        Outcome::Consumed { at } if packet.branches.is_empty() => format!("freed after {}", at.name()),
+        Outcome::Consumed { at } => format!("freed after {}, its clones went on", at.name()),
+        Outcome::Tapped { dropped: false } => "taken by a packet socket".to_owned(),
+        Outcome::Tapped { dropped: true } => "refused by a packet socket".to_owned(),
+        Outcome::Waiting { at, queue: None, for_ns } => {
+            format!("still under way after {}, for {}", at.name(), duration(*for_ns))
+        }
+        Outcome::Waiting { queue: Some(queue), for_ns, .. } => {
+            format!("still in {}, for {}", queue_name(*queue), duration(*for_ns))
+        }
+        Outcome::Incomplete { .. } => "INCOMPLETE".to_owned(),
+    }
+}
+
+fn delivered(packet: &Packet, outcome: &Outcome) -> String {
+    let Outcome::Delivered { how, process, .. } = outcome else { return String::new() };
+    match (how, process) {
+        (How::Copied, Some(process)) => format!("delivered to {}", process_name(process)),
+        (How::Copied, None) => "delivered to the application".to_owned(),
+        (How::Queued, _) => "delivered to the socket".to_owned(),
+        (How::Protocol, _) => {
+            let by = packet.flow.map_or_else(|| headline(packet), |flow| protocol(flow.proto));
+            format!("received by {by}")
+        }
+    }
+}
+
+fn cause(cause: &Cause) -> String {
+    match cause {
+        Cause::Missing { after: Some(after), count } => {
+            format!("{} lost after {}", counted(u64::from(*count), "event"), after.name())
+        }
+        Cause::Missing { after: None, count } => format!("the first {} lost", counted(u64::from(*count), "event")),
+        Cause::StartUnknown => "its beginning was not seen".to_owned(),
+        Cause::AddressReused => "its end was not seen before its address became another packet's".to_owned(),
+        Cause::EndLost => "its end was not seen, and events were lost in this run".to_owned(),
+    }
+}
+
+pub(super) fn queue_name(queue: Queue) -> &'static str {
+    match queue {
+        Queue::Backlog => "the CPU's queue",
+        Queue::SocketBacklog => "the socket's backlog",
+        Queue::Socket => "the socket's queue",
+    }
+}
+
+/// `1 event`, `2 events`.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,195 @@
+//! A line of JSON per packet, and a last one with the books. `schema/packet.schema.json` describes both; what is not
+//! known is left out, not null.
+//!
+//! Names are escaped as in the text: a program that prints what it reads from here prints nothing hostile. Ids and
+//! addresses are strings, since they do not fit into the numbers of every JSON reader.
+
+mod line;
+
+use std::io;
+
+use skbtrace_common::{Context, DeviceKey, EventFlags};
+
+use super::headline::tcp_flags;
+use super::row::{device_name, ip_summed};
+use super::{Names, place, reason_name};
+use crate::name::printable;
+use crate::trace::{self, Cause, Outcome, Step};
+use line::{Branch, Device, DropReason, End, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Process, Summary, Tcp};
+
+/// Version of the format: it rises when a field changes its meaning or goes, not when one is added.
+pub const JSON_VERSION: u32 = 1;
+
+/// Writes packets as JSON, one object per line.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Json;
+
+impl Json {
+    /// Writes a packet with its branches. A packet without a number is not for display: it is passed over.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn packet(&self, out: &mut dyn io::Write, packet: &trace::Packet, names: &dyn Names) -> io::Result<()> {
+        let Some(number) = packet.number else { return Ok(()) };
+        write_line(out, &Line::Packet { version: JSON_VERSION, number, packet: packet_of(packet, names) })
+    }
+
+    /// Writes the books of the run.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn summary(&self, out: &mut dyn io::Write, summary: &trace::Summary, names: &dyn Names) -> io::Result<()> {
+        let drop_reasons = summary.drop_reasons.iter().map(|(reason, count)| DropReason {
+            reason: reason.map(|reason| reason_name(names, reason)),
+            count: *count,
+        });
+        let books = Summary {
+            packets: summary.packets,
+            delivered: summary.delivered,
+            dropped: summary.dropped,
+            left: summary.left,
+            consumed: summary.consumed,
+            tapped: summary.tapped,
+            waiting: summary.waiting,
+            incomplete: summary.incomplete,
+            elsewhere: summary.elsewhere,
+            branches: summary.branches,
+            retransmissions: summary.retransmissions,
+            loopback: summary.loopback,
+            drop_reasons: drop_reasons.collect(),
+            events: summary.events,
+            late_events: summary.late_events,
+            losses: summary.losses,
+            every_packet_complete: summary.every_packet_complete(),
+        };
+        write_line(out, &Line::Summary { version: JSON_VERSION, summary: books })
+    }
+}
+
+fn write_line(out: &mut dyn io::Write, line: &Line) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec(line)?;
+    bytes.push(b'\n');
+    out.write_all(&bytes)
+}
+
+fn packet_of(packet: &trace::Packet, names: &dyn Names) -> Packet {
+    let branches = packet.branches.iter();
+    Packet {
+        id: format!("{:#x}", packet.id),
+        parent: packet.parent.map(|parent| format!("{parent:#x}")),
+        time_ns: packet.first_ns(),
+        total_ns: packet.total_ns(),
+        ethertype: packet.ethertype,
+        flow: packet.flow.map(|flow| Flow {
+            protocol: flow.proto,
+            src: flow.src,
+            dst: flow.dst,
+            sport: flow.ports.map(|ports| ports.0),
+            dport: flow.ports.map(|ports| ports.1),
+            icmp: flow.icmp.map(|icmp| Icmp { kind: icmp.kind, code: icmp.code, id: icmp.id, seq: icmp.seq }),
+            fragment: flow.fragment,
+        }),
+        tcp: packet.tcp.map(|tcp| Tcp {
+            flags: tcp_flags(tcp.flags),
+            seq: tcp.seq,
+            ack: tcp.ack,
+            relative_seq: tcp.relative_seq,
+        }),
+        payload_len: packet.payload_len,
+        retransmission: packet.retransmission,
+        verdict: status(packet.verdict()),
+        outcome: end(&packet.outcome, names),
+        hops: packet.steps.iter().map(|step| hop(step, names)).collect(),
+        branches: branches
+            .map(|branch| Branch { after: branch.after, packet: packet_of(&branch.packet, names) })
+            .collect(),
+    }
+}
+
+fn hop(step: &Step, names: &dyn Names) -> Hop {
+    let event = &step.event;
+    let device = |key: DeviceKey, name| Device {
+        name: device_name(name, key.ifindex),
+        ifindex: key.ifindex,
+        netns: key.netns,
+        netns_name: printable(names.netns(key.netns).as_bytes()),
+    };
+    Hop {
+        hop: step.hop.name(),
+        step: event.step,
+        time_ns: event.time_ns,
+        delta_ns: step.delta_ns,
+        lost_before: step.missing,
+        waited: step.waited,
+        cpu: event.cpu,
+        context: step.context().and_then(|context| match context {
+            Context::PROCESS => Some("process"),
+            Context::SOFTIRQ => Some("softirq"),
+            Context::HARDIRQ => Some("hardirq"),
+            _ => None,
+        }),
+        process: step.process().map(|process| process_of(&process)),
+        device: step.device().map(|key| device(key, &event.dev)),
+        to: step.second_device().map(|key| device(key, &event.dev2)),
+        bridge: step.device().and_then(|key| names.bridge_of(key)).map(|name| printable(name.as_bytes())),
+        skb: format!("{:#x}", event.skb),
+        len: event.len,
+        data_len: event.data_len,
+        ip_summed: ip_summed(event.ip_summed),
+        cloned: event.cloned != 0,
+        users: event.users,
+        gso: (event.gso_size > 0).then_some(Gso { size: event.gso_size, segs: event.gso_segs, kind: event.gso_type }),
+        vlan: (event.vlan_tci != 0).then_some(event.vlan_tci & 0xfff),
+        mark: event.mark,
+        ttl: (event.flags & EventFlags::L3 != 0).then_some(event.ttl),
+        read_failed: event.flags & EventFlags::READ_FAILED != 0,
+    }
+}
+
+fn process_of(process: &trace::Process) -> Process {
+    Process { pid: process.pid, name: printable(&process.comm) }
+}
+
+/// The word for an outcome.
+fn status(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Delivered { .. } => "delivered",
+        Outcome::Dropped { .. } => "dropped",
+        Outcome::Left => "left",
+        Outcome::Consumed { .. } => "consumed",
+        Outcome::Tapped { .. } => "tapped",
+        Outcome::Waiting { .. } => "waiting",
+        Outcome::Incomplete { .. } => "incomplete",
+    }
+}
+
+fn end(outcome: &Outcome, names: &dyn Names) -> End {
+    match outcome {
+        Outcome::Delivered { how, process, socket, at_ns } => {
+            End::Delivered { how: *how, process: process.as_ref().map(process_of), socket: *socket, at_ns: *at_ns }
+        }
+        Outcome::Dropped { reason, location, at, stage } => End::Dropped {
+            reason: reason.map(|reason| reason_name(names, reason)),
+            location: (*location != 0).then(|| place(names, *location)),
+            after: at.map(|at| at.name()),
+            stage: *stage,
+        },
+        Outcome::Left => End::Left,
+        Outcome::Consumed { at } => End::Consumed { after: at.name() },
+        Outcome::Tapped { dropped } => End::Tapped { dropped: *dropped },
+        Outcome::Waiting { at, queue, for_ns } => End::Waiting { after: at.name(), queue: *queue, for_ns: *for_ns },
+        Outcome::Incomplete { causes, seen } => End::Incomplete {
+            causes: causes.iter().map(gap).collect(),
+            seen: seen.as_deref().map(|seen| Box::new(end(seen, names))),
+        },
+    }
+}
+
+fn gap(cause: &Cause) -> Gap {
+    match cause {
+        Cause::Missing { after, count } => Gap::EventsLost { after: after.map(|after| after.name()), count: *count },
+        Cause::StartUnknown => Gap::StartUnknown,
+        Cause::AddressReused => Gap::AddressReused,
+        Cause::EndLost => Gap::EndLost,
+    }
+}

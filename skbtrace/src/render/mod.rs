@@ -1,0 +1,67 @@
+//! Packets for readers: a file per format. Pure: writes to whatever it is handed, and passes its errors up, so that a
+//! closed pipe ends the run and not the terminal.
+//!
+//! - `text`: timelines for people
+//! - `json`: a line per packet for programs; its schema is `schema/packet.schema.json`
+//! - `row`: what one hop says of itself, for the text
+//! - `headline`: what one packet says of itself in one line, and how it ended
+//! - `units`: durations
+
+mod headline;
+mod json;
+mod row;
+#[cfg(test)]
+mod tests;
+mod text;
+mod units;
+
+pub use json::{JSON_VERSION, Json};
+pub use text::{Style, Text};
+pub use units::duration;
+
+use skbtrace_common::DeviceKey;
+
+use crate::name::printable;
+use crate::trace::Reasons;
+
+/// Names that an event does not hold, looked up when they are printed. They may be hostile: the renderers escape them.
+pub trait Names {
+    /// Name of the network namespace with this number, or words that stand for it.
+    fn netns(&self, inum: u32) -> String;
+
+    /// Name of the bridge that the device is a port of.
+    fn bridge_of(&self, _device: DeviceKey) -> Option<String> {
+        None
+    }
+
+    /// Name of a drop reason of the traced kernel, without its prefix.
+    fn reason(&self, _reason: u32) -> Option<String> {
+        None
+    }
+
+    /// The kernel function at this address, and the offset in it: `nf_hook_slow+0x44`.
+    fn symbol(&self, _address: u64) -> Option<String> {
+        None
+    }
+}
+
+/// Names for when nothing is known but the drop reasons.
+impl Names for Reasons {
+    fn netns(&self, inum: u32) -> String {
+        format!("netns:{inum}")
+    }
+
+    fn reason(&self, reason: u32) -> Option<String> {
+        self.name(reason).map(str::to_owned)
+    }
+}
+
+/// A drop reason's name, or its number where it has none.
+fn reason_name(names: &dyn Names, reason: u32) -> String {
+    names.reason(reason).map_or_else(|| format!("reason {reason}"), |name| printable(name.as_bytes()))
+}
+
+/// A place in the kernel: a symbol, or the bare address.
+fn place(names: &dyn Names, address: u64) -> String {
+    names.symbol(address).map_or_else(|| format!("{address:#x}"), |name| printable(name.as_bytes()))
+}

@@ -1,0 +1,140 @@
+//! What one hop says of itself: the cells of its row. A remark is made where something changed, not at every hop.
+
+use skbtrace_common::{Context, DeviceKey, EventFlags, HopId};
+
+use super::headline::{addresses, process_name, queue_name};
+use super::{Names, duration};
+use crate::name::printable;
+use crate::trace::{Flow, Step};
+
+/// The cells of a row.
+#[derive(Debug, Default)]
+pub(super) struct Row {
+    pub(super) netns: String,
+    pub(super) device: String,
+    pub(super) hop: String,
+    pub(super) delta: String,
+    pub(super) len: String,
+    pub(super) remarks: Vec<String>,
+}
+
+/// Where the rows before left off, so that a row shows only what is new.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    device: Option<DeviceKey>,
+}
+
+/// The row of a step. `since_ns` is the time since the step before; `None` for the first of all.
+pub(super) fn row(before: Option<&Step>, step: &Step, since_ns: Option<u64>, at: &mut Place, names: &dyn Names) -> Row {
+    let mut row = Row {
+        hop: label(step, names),
+        delta: since_ns.map_or_else(|| "0".to_owned(), |ns| format!("+{}", duration(ns))),
+        len: step.event.len.to_string(),
+        remarks: remarks(before, step),
+        ..Row::default()
+    };
+    if let Some(device) = step.device()
+        && at.device != Some(device)
+    {
+        row.device = device_name(&step.event.dev, device.ifindex);
+        if at.device.is_none_or(|old| old.netns != device.netns) {
+            row.netns = printable(names.netns(device.netns).as_bytes());
+        }
+        at.device = Some(device);
+    }
+    row
+}
+
+/// The hop, and where it sends the packet: `veth_xmit → calmveth2_peer`, `br_handle_frame (calmbr)`.
+fn label(step: &Step, names: &dyn Names) -> String {
+    let mut label = step.hop.name().to_owned();
+    if let Some(second) = step.second_device() {
+        label.push_str(" → ");
+        label.push_str(&device_name(&step.event.dev2, second.ifindex));
+    }
+    let at_port = matches!(step.hop, HopId::BrHandleFrame | HopId::BrPassFrameUp);
+    if at_port && let Some(bridge) = step.device().and_then(|device| names.bridge_of(device)) {
+        label.push_str(&format!(" ({})", printable(bridge.as_bytes())));
+    }
+    label
+}
+
+/// A device's name; its index where the name could not be read.
+pub(super) fn device_name(name: &[u8; 16], ifindex: u32) -> String {
+    if name[0] == 0 { format!("if{ifindex}") } else { printable(name) }
+}
+
+/// What is to be said of a step beside its cells: what differs from the step before.
+fn remarks(before: Option<&Step>, step: &Step) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let event = &step.event;
+    if event.flags & EventFlags::READ_FAILED != 0 {
+        // What could not be read is zero, so nothing can be said of what changed.
+        remarks.push("partly unreadable".to_owned());
+        return remarks;
+    }
+    if before.and_then(Step::process) != step.process()
+        && let Some(process) = step.process()
+    {
+        remarks.push(process_name(&process));
+    }
+    if before.and_then(Step::context) != step.context() {
+        match step.context() {
+            Some(Context::SOFTIRQ) => remarks.push("softirq".to_owned()),
+            Some(Context::HARDIRQ) => remarks.push("hardirq".to_owned()),
+            _ => {}
+        }
+    }
+    if let Some(queue) = step.waited {
+        remarks.push(format!("waited {} in {}", duration(step.delta_ns), queue_name(queue)));
+    }
+    let before = before.filter(|before| before.event.flags & EventFlags::READ_FAILED == 0).map(|before| &before.event);
+    if let Some(old) = before.filter(|old| old.cpu != event.cpu) {
+        remarks.push(format!("cpu {}→{}", old.cpu, event.cpu));
+    }
+    if before.map_or(0, |old| old.ip_summed) != event.ip_summed {
+        remarks.push(format!("csum {}", ip_summed(event.ip_summed)));
+    }
+    if before.map_or((0, 0), |old| (old.gso_size, old.gso_segs)) != (event.gso_size, event.gso_segs) {
+        remarks.push(match (event.gso_segs, event.gso_size) {
+            (_, 0) => "gso off".to_owned(),
+            (0, size) => format!("gso {size}"),
+            (segs, size) => format!("gso {segs}×{size}"),
+        });
+    }
+    if before.is_some_and(|old| old.cloned == 0) && event.cloned != 0 {
+        remarks.push("cloned".to_owned());
+    }
+    if before.is_some_and(|old| old.users != event.users) && event.users > 1 {
+        remarks.push(format!("shared by {}", event.users));
+    }
+    if before.map_or(0, |old| old.vlan_tci) != event.vlan_tci {
+        remarks.push(format!("vlan {}", event.vlan_tci & 0xfff));
+    }
+    if before.map_or(0, |old| old.mark) != event.mark {
+        remarks.push(format!("mark {:#x}", event.mark));
+    }
+    if let Some((old, new)) =
+        before.and_then(|old| Some((old, Flow::of(old)?, Flow::of(event)?))).map(|(old, was, is)| {
+            let ttl = (old.ttl != event.ttl).then(|| format!("ttl {}", event.ttl));
+            let moved =
+                (was.src, was.dst) != (is.src, is.dst) || was.ports.zip(is.ports).is_some_and(|(was, is)| was != is);
+            (ttl, moved.then(|| format!("now {}", addresses(&is))))
+        })
+    {
+        remarks.extend(old);
+        remarks.extend(new);
+    }
+    remarks
+}
+
+/// Name of a value of `skb->ip_summed`.
+pub(super) fn ip_summed(value: u8) -> &'static str {
+    match value {
+        0 => "none",
+        1 => "unnecessary",
+        2 => "complete",
+        3 => "partial",
+        _ => "unknown",
+    }
+}

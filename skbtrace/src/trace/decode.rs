@@ -1,0 +1,85 @@
+//! The bytes of the ring as events, and back. The kernel side is trusted to write whole events; a recording is not.
+
+use skbtrace_common::{Event, HopId};
+
+/// Size of an event on the wire, bytes.
+pub const EVENT_SIZE: usize = size_of::<Event>();
+
+/// Bytes that are no event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The record is not as long as an event.
+    #[error("a record of {0} bytes is no event ({EVENT_SIZE} bytes): it was written by another version of skbtrace")]
+    Size(usize),
+    /// The hop's number is not in the catalogue.
+    #[error("hop number {0} is unknown: the event was written by a newer version of skbtrace")]
+    Hop(u16),
+    /// Packet ids are never 0.
+    #[error("the event belongs to no packet (id 0)")]
+    NoPacket,
+}
+
+/// Reads an event from a record of the ring. The bytes need no alignment.
+///
+/// # Errors
+/// When the size is not that of an event, its hop is unknown or it has no packet id.
+pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+    if bytes.len() != EVENT_SIZE {
+        return Err(DecodeError::Size(bytes.len()));
+    }
+    // SAFETY: the slice has exactly the size of an Event, which is made of integers only: every bit pattern is valid.
+    let event = unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() };
+    if HopId::from_number(event.hop).is_none() {
+        return Err(DecodeError::Hop(event.hop));
+    }
+    if event.packet == 0 {
+        return Err(DecodeError::NoPacket);
+    }
+    Ok(event)
+}
+
+/// The bytes of an event, as the kernel side would have written them.
+#[must_use]
+pub fn encode(event: &Event) -> [u8; EVENT_SIZE] {
+    // SAFETY: an Event has no padding (its size is the sum of its fields), so all of its bytes are initialised.
+    unsafe { std::mem::transmute::<Event, [u8; EVENT_SIZE]>(*event) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DecodeError, EVENT_SIZE, decode, encode};
+    use crate::trace::Lab;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_event_survives_the_wire_at_any_alignment() {
+        let event = Lab::new().tcp_data(1, 100, 77)[3];
+        for shift in 0..8 {
+            let mut bytes = vec![0xee; shift];
+            bytes.extend_from_slice(&encode(&event));
+            assert_eq!(decode(&bytes[shift..]), Ok(event));
+        }
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused() {
+        let mut event = Lab::new().tcp_data(1, 100, 77)[0];
+        let bytes = encode(&event);
+        assert_eq!(decode(&bytes[1..]), Err(DecodeError::Size(EVENT_SIZE - 1)));
+        assert_eq!(decode(&[]), Err(DecodeError::Size(0)));
+        event.hop = 9999;
+        assert_eq!(decode(&encode(&event)), Err(DecodeError::Hop(9999)));
+        event.hop = 0;
+        event.packet = 0;
+        assert_eq!(decode(&encode(&event)), Err(DecodeError::NoPacket));
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), EVENT_SIZE)) {
+            if let Ok(event) = decode(&bytes) {
+                prop_assert_eq!(&encode(&event)[..], &bytes[..]);
+            }
+        }
+    }
+}

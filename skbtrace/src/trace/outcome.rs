@@ -1,0 +1,280 @@
+//! How a packet ended, told from its steps.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use skbtrace_common::{EventFlags, HopId};
+
+use super::flow::tcp_flag;
+use super::packet::{Process, Queue, Step, destination};
+use crate::hops::Role;
+
+/// How a packet ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It reached who it was for.
+    Delivered {
+        /// How far it was seen to come.
+        how: How,
+        /// Who read it: only for [`How::Copied`], and only where the context is known.
+        process: Option<Process>,
+        /// The address that received it, after NAT.
+        socket: Option<SocketAddr>,
+        /// When: CLOCK_MONOTONIC, nanoseconds.
+        at_ns: u64,
+    },
+    /// The kernel freed it before its time.
+    Dropped {
+        /// A value of the running kernel's `enum skb_drop_reason`; kernels before 5.17 give none.
+        reason: Option<u32>,
+        /// Address of the code that dropped it.
+        location: u64,
+        /// Last hop before the drop; `None` when nothing else was seen of it.
+        at: Option<HopId>,
+        /// How far it had come.
+        stage: Stage,
+    },
+    /// It went out through a device that is no veth: a network card, a tap.
+    Left,
+    /// Freed in good order, by the code behind this hop: replaced by clones, or of no further use.
+    Consumed {
+        /// Last hop.
+        at: HopId,
+    },
+    /// It was a copy for a packet socket.
+    Tapped {
+        /// The packet socket refused it: its buffer was full, for one.
+        dropped: bool,
+    },
+    /// It had not ended when the run did.
+    Waiting {
+        /// Last hop.
+        at: HopId,
+        /// The queue that it is in; `None`: under way, or in a queue of a device.
+        queue: Option<Queue>,
+        /// Nanoseconds since then.
+        for_ns: u64,
+    },
+    /// Something of it was not seen. Never called delivered, whatever was seen.
+    Incomplete {
+        /// What is missing, in the order of the path. Never empty.
+        causes: Vec<Cause>,
+        /// The outcome that it would have without the gap. `None` when its end was not seen.
+        seen: Option<Box<Outcome>>,
+    },
+}
+
+/// How a packet was delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// A process copied it out of the socket.
+    Copied,
+    /// It joined the socket's receive queue and was freed without being copied by itself: TCP coalesced it with the
+    /// segment before, or it bore no data.
+    Queued,
+    /// The kernel's own protocol used it up: an ACK, an echo request, an ARP question.
+    Protocol,
+}
+
+/// How far a dropped packet had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// It was still on its way.
+    Path,
+    /// It was in a socket's receive queue: closed with unread data, for one.
+    SocketQueue,
+    /// A process had copied from it.
+    Copied,
+}
+
+/// Why a packet is incomplete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Events were lost.
+    Missing {
+        /// The hop before the gap; `None`: the beginning is missing.
+        after: Option<HopId>,
+        /// How many.
+        count: u32,
+    },
+    /// It came to light in place of another packet whose end was missed, and not at a sender: where it began is unknown.
+    StartUnknown,
+    /// Its address came to be another packet's although no end was seen.
+    AddressReused,
+    /// Its end was not seen, and this run lost events: its end may be one of them.
+    EndLost,
+}
+
+/// Names of drop reasons of the running kernel, by number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reasons(BTreeMap<u32, String>);
+
+impl Reasons {
+    /// From the enumerators of `enum skb_drop_reason`. Their common prefixes are left out.
+    pub fn new(names: impl IntoIterator<Item = (u32, String)>) -> Reasons {
+        let short = |name: String| {
+            let short = name.strip_prefix("SKB_DROP_REASON_").or(name.strip_prefix("SKB_")).map(str::to_owned);
+            short.unwrap_or(name)
+        };
+        Reasons(names.into_iter().map(|(number, name)| (number, short(name))).collect())
+    }
+
+    /// Name of a reason, such as `NETFILTER_DROP`.
+    #[must_use]
+    pub fn name(&self, reason: u32) -> Option<&str> {
+        self.0.get(&reason).map(String::as_str)
+    }
+
+    fn is(&self, reason: Option<u32>, name: &str) -> bool {
+        reason.and_then(|reason| self.name(reason)) == Some(name)
+    }
+}
+
+/// What is known of the last moment of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// Its end was seen: it is the last step.
+    End,
+    /// The run is over.
+    RunOver {
+        /// Events were lost in it.
+        lossy: bool,
+        /// When: CLOCK_MONOTONIC, nanoseconds.
+        now_ns: u64,
+    },
+    /// Another packet has its address.
+    AddressReused,
+}
+
+/// The outcome of a packet with these steps.
+pub(super) fn judge(steps: &[Step], start_unknown: bool, closing: Closing, reasons: &Reasons) -> Outcome {
+    let mut causes = Vec::new();
+    if start_unknown {
+        causes.push(Cause::StartUnknown);
+    }
+    let mut before = None;
+    for step in steps {
+        if step.missing > 0 {
+            causes.push(Cause::Missing { after: before, count: step.missing });
+        }
+        before = Some(step.hop);
+    }
+    let seen = match closing {
+        Closing::End => Some(ended(steps, reasons)),
+        Closing::RunOver { lossy, now_ns } => {
+            if lossy {
+                causes.push(Cause::EndLost);
+            }
+            unfinished(steps, now_ns)
+        }
+        Closing::AddressReused => {
+            causes.push(Cause::AddressReused);
+            None
+        }
+    };
+    match seen {
+        Some(seen) if causes.is_empty() => seen,
+        seen => Outcome::Incomplete { causes, seen: seen.filter(|_| closing == Closing::End).map(Box::new) },
+    }
+}
+
+/// The outcome of a packet whose last step is its end.
+fn ended(steps: &[Step], reasons: &Reasons) -> Outcome {
+    let Some((end, path)) = steps.split_last() else { return Outcome::Left };
+    let last = path.iter().rev().find(|step| step.role() != Role::Copy);
+    let role = last.map(Step::role);
+    let copied = path.iter().rev().find(|step| step.role() == Role::Copy);
+    let reason = (end.event.flags & EventFlags::REASON != 0).then_some(end.event.reason);
+    let killed = end.hop == HopId::KfreeSkb && !reasons.is(reason, "CONSUMED");
+    if role == Some(Role::Tap) {
+        return Outcome::Tapped { dropped: killed };
+    }
+    if killed && !is_used_up_ack(last, reason, reasons) {
+        let stage = match (role, copied) {
+            (_, Some(_)) => Stage::Copied,
+            (Some(Role::Socket), None) => Stage::SocketQueue,
+            _ => Stage::Path,
+        };
+        return Outcome::Dropped { reason, location: end.event.location, at: path.last().map(|step| step.hop), stage };
+    }
+    let Some(last) = last else {
+        // Nothing but the end, and perhaps a copy, was seen of it.
+        return copied.map_or(Outcome::Consumed { at: end.hop }, |copy| delivered(steps, How::Copied, copy));
+    };
+    match (last.role(), copied) {
+        // A tap device: the program behind it reads frames in the way in which others read sockets.
+        (Role::Transmit, _) => Outcome::Left,
+        (_, Some(copy)) => delivered(steps, How::Copied, copy),
+        (Role::Socket, None) => delivered(steps, How::Queued, last),
+        (Role::Transport, None) => delivered(steps, How::Protocol, end),
+        (Role::Receive, None) if last.hop == HopId::ArpRcv => delivered(steps, How::Protocol, end),
+        _ => Outcome::Consumed { at: last.hop },
+    }
+}
+
+/// TCP frees some of the ACKs that it has used up (those that close a connection, and more before 5.17) by the function
+/// that otherwise drops packets, without naming a reason. These are no drops. A segment that TCP refuses has a reason.
+fn is_used_up_ack(last: Option<&Step>, reason: Option<u32>, reasons: &Reasons) -> bool {
+    last.is_some_and(|step| {
+        matches!(step.hop, HopId::TcpV4Rcv | HopId::TcpV6Rcv | HopId::TcpAddBacklog)
+            && step.event.flags & EventFlags::L4 != 0
+            && step.event.tcp_flags & tcp_flag::ACK != 0
+            && step.event.payload_len == 0
+            && (reason.is_none() || reasons.is(reason, "NOT_SPECIFIED"))
+    })
+}
+
+fn delivered(steps: &[Step], how: How, at: &Step) -> Outcome {
+    Outcome::Delivered {
+        how,
+        process: if how == How::Copied { at.process() } else { None },
+        socket: destination(steps),
+        at_ns: at.event.time_ns,
+    }
+}
+
+/// The outcome of a packet that has not ended. What a process has copied is delivered: the kernel frees it when it
+/// finds the time.
+fn unfinished(steps: &[Step], now_ns: u64) -> Option<Outcome> {
+    let last = steps.last()?;
+    let socket_had_it = steps.iter().any(|step| matches!(step.role(), Role::Socket | Role::Transport));
+    let queue = match last.role() {
+        Role::Copy if socket_had_it => return Some(delivered(steps, How::Copied, last)),
+        Role::Tap => return Some(Outcome::Tapped { dropped: false }),
+        Role::Enqueue => Some(Queue::Backlog),
+        Role::Socket => Some(Queue::Socket),
+        Role::Transport if last.hop == HopId::TcpAddBacklog => Some(Queue::SocketBacklog),
+        _ => None,
+    };
+    Some(Outcome::Waiting { at: last.hop, queue, for_ns: now_ns.saturating_sub(last.event.time_ns) })
+}
+
+/// Which of two outcomes speaks for a packet and its clones: the higher.
+pub(super) fn rank(outcome: &Outcome) -> u8 {
+    match outcome {
+        Outcome::Tapped { .. } => 0,
+        Outcome::Consumed { .. } => 1,
+        Outcome::Dropped { .. } => 2,
+        Outcome::Waiting { .. } => 3,
+        Outcome::Left => 4,
+        Outcome::Delivered { .. } => 5,
+        Outcome::Incomplete { .. } => 6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reasons;
+
+    #[test]
+    fn reasons_lose_their_prefix() {
+        let names = [(1, "SKB_CONSUMED"), (2, "SKB_DROP_REASON_NOT_SPECIFIED"), (3, "ODD")];
+        let reasons = Reasons::new(names.map(|(number, name)| (number, name.to_owned())));
+        assert_eq!(reasons.name(1), Some("CONSUMED"));
+        assert_eq!(reasons.name(2), Some("NOT_SPECIFIED"));
+        assert_eq!(reasons.name(3), Some("ODD"));
+        assert_eq!(reasons.name(4), None);
+    }
+}

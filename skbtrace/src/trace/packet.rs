@@ -1,0 +1,214 @@
+//! What a packet is to the reader: the steps it took, its branches and how it ended.
+
+use std::net::SocketAddr;
+
+use skbtrace_common::{Context, DeviceKey, Event, EventFlags, HopId};
+
+use super::flow::{Flow, Tcp, address};
+use super::outcome::{Outcome, rank};
+use crate::hops::{Role, hop};
+
+/// A packet with everything that was seen of it.
+///
+/// One packet is one life of one `sk_buff`. Clones and copies of it are [`Branch`]es; a retransmission is a packet of
+/// its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Position in the output, from 1; `None` for a branch, and for a packet that did not touch the target.
+    pub number: Option<u64>,
+    /// The id that the kernel side gave. Two packets share one only when the end of the first was missed and its
+    /// address was used again: then the first is incomplete, with [`super::Cause::AddressReused`].
+    pub id: u64,
+    /// Id of the packet that this one was cloned from.
+    pub parent: Option<u64>,
+    /// Addresses as they were first seen, before NAT. `None` for ARP and everything that is not IP.
+    pub flow: Option<Flow>,
+    /// `skb->protocol` of the first event that knew one.
+    pub ethertype: u16,
+    /// Flags and numbers of a TCP segment.
+    pub tcp: Option<Tcp>,
+    /// Bytes of L4 payload as first seen.
+    pub payload_len: u32,
+    /// The same bytes of this connection had been sent before from the same place.
+    pub retransmission: bool,
+    /// Whether it, or a branch of it, was at the device of interest; true when there is none.
+    pub touched_target: bool,
+    /// Hops in their order; the last may be the end of the `sk_buff`. Never empty.
+    pub steps: Vec<Step>,
+    /// Clones and copies, in the order of their beginning.
+    pub branches: Vec<Branch>,
+    /// How this `sk_buff` ended; see [`Packet::verdict`] for the packet as a whole.
+    pub outcome: Outcome,
+}
+
+/// A clone or copy of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// Index in the parent's steps after which it was seen first.
+    pub after: usize,
+    /// The clone, with branches of its own.
+    pub packet: Packet,
+}
+
+/// One hop of one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The hop.
+    pub hop: HopId,
+    /// Nanoseconds since the step before; 0 for the first.
+    pub delta_ns: u64,
+    /// When that time was spent mostly in a queue: which.
+    pub waited: Option<Queue>,
+    /// Events lost between the step before (or the beginning) and this one.
+    pub missing: u32,
+    /// Everything else.
+    pub event: Event,
+}
+
+/// Where a packet waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Queue {
+    /// A CPU's input queue (softnet backlog).
+    Backlog,
+    /// A TCP socket's backlog: a process held its lock.
+    SocketBacklog,
+    /// A socket's receive queue.
+    Socket,
+}
+
+/// A process, as the kernel knew it at a hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Its name, as the kernel has it: NUL-terminated, hostile.
+    pub comm: [u8; 16],
+}
+
+impl Step {
+    /// What happens at this hop.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        hop(self.hop).role
+    }
+
+    /// Whether the `sk_buff` is freed here.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        is_end(self.hop, &self.event)
+    }
+
+    /// The device where the packet is.
+    #[must_use]
+    pub fn device(&self) -> Option<DeviceKey> {
+        device(&self.event)
+    }
+
+    /// The device that it goes to.
+    #[must_use]
+    pub fn second_device(&self) -> Option<DeviceKey> {
+        second_device(&self.event)
+    }
+
+    /// The context in which the hop ran: a [`Context`], when known.
+    #[must_use]
+    pub fn context(&self) -> Option<u8> {
+        (self.event.flags & EventFlags::CONTEXT != 0).then_some(self.event.context)
+    }
+
+    /// The process that acts here. `None` in interrupts: the current task is then whoever was interrupted.
+    #[must_use]
+    pub fn process(&self) -> Option<Process> {
+        (self.context() == Some(Context::PROCESS)).then_some(Process { pid: self.event.pid, comm: self.event.comm })
+    }
+}
+
+impl Packet {
+    /// When it was first seen: CLOCK_MONOTONIC, nanoseconds.
+    #[must_use]
+    pub fn first_ns(&self) -> u64 {
+        self.steps.first().map_or(0, |step| step.event.time_ns)
+    }
+
+    /// When it was last seen.
+    #[must_use]
+    pub fn last_ns(&self) -> u64 {
+        self.steps.last().map_or(0, |step| step.event.time_ns)
+    }
+
+    /// The outcome of the packet as a whole: of this `sk_buff`, or, when it was only the source of a clone that went
+    /// on in its place (beside a tcpdump, out of a bridge's flood), of the branch that came furthest. A taken copy in
+    /// a tap never counts. When anything was lost anywhere in the tree, it is the incomplete one.
+    #[must_use]
+    pub fn verdict(&self) -> &Outcome {
+        let mut best = &self.outcome;
+        for branch in &self.branches {
+            let theirs = branch.packet.verdict();
+            if rank(theirs) > rank(best) {
+                best = theirs;
+            }
+        }
+        best
+    }
+
+    /// From its first hop to its delivery, nanoseconds, along the branch that was delivered; when it was not, to the
+    /// last thing that was seen.
+    #[must_use]
+    pub fn total_ns(&self) -> u64 {
+        let until = match self.verdict() {
+            Outcome::Delivered { at_ns, .. } => *at_ns,
+            _ => self.last_ns(),
+        };
+        until.saturating_sub(self.first_ns())
+    }
+
+    /// The process that sent it, when it began in a system call.
+    #[must_use]
+    pub fn sender(&self) -> Option<Process> {
+        self.steps.first().filter(|step| step.role() == Role::Send).and_then(Step::process)
+    }
+
+    /// This packet and all its branches, depth first.
+    pub fn tree(&self) -> impl Iterator<Item = &Packet> {
+        let mut stack = vec![self];
+        std::iter::from_fn(move || {
+            let packet = stack.pop()?;
+            stack.extend(packet.branches.iter().rev().map(|branch| &branch.packet));
+            Some(packet)
+        })
+    }
+}
+
+pub(super) fn is_end(hop_id: HopId, event: &Event) -> bool {
+    event.flags & EventFlags::END != 0 || hop(hop_id).role == Role::End
+}
+
+pub(super) fn device(event: &Event) -> Option<DeviceKey> {
+    (event.ifindex != 0).then_some(DeviceKey { netns: event.netns, ifindex: event.ifindex })
+}
+
+pub(super) fn second_device(event: &Event) -> Option<DeviceKey> {
+    (event.ifindex2 != 0).then_some(DeviceKey { netns: event.netns2, ifindex: event.ifindex2 })
+}
+
+/// The receiving end of a flow: where the packet was going when it was last seen, after NAT.
+pub(super) fn destination(steps: &[Step]) -> Option<SocketAddr> {
+    let has_ports = |event: &Event| event.flags & EventFlags::L4 != 0 && matches!(event.l4_proto, 6 | 17);
+    let event = steps.iter().rev().map(|step| &step.event).find(|event| has_ports(event))?;
+    Some(SocketAddr::new(address(event.daddr), event.dport))
+}
+
+/// Nanoseconds between two steps, and whether they were a wait. A gap between them says nothing about either.
+pub(super) fn waited(before: &Step, role: Role, missing: u32) -> Option<Queue> {
+    if missing > 0 {
+        return None;
+    }
+    match (before.role(), role) {
+        (_, Role::End | Role::Enqueue) => None,
+        (Role::Enqueue, _) => Some(Queue::Backlog),
+        (Role::Socket, Role::Copy) => Some(Queue::Socket),
+        (Role::Transport, Role::Socket) if before.hop == HopId::TcpAddBacklog => Some(Queue::SocketBacklog),
+        _ => None,
+    }
+}

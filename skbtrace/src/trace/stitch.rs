@@ -1,0 +1,357 @@
+//! The stitcher: keeps the packets in flight, and lets each go when it and all its clones have ended.
+//!
+//! A packet is reported once, when its end is seen or the run is over; a packet that waits (in a socket that nobody
+//! reads) is reported at the end of the run. Only when more packets are open than memory should hold are the ones
+//! that have been idle longest reported early, as waiting; what comes for them later is counted, never shown as
+//! another packet.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use skbtrace_common::{DeviceKey, Event, EventFlags, HopId};
+
+use super::flow::FlowTable;
+use super::identity::Identity;
+use super::open::Open;
+use super::outcome::{Closing, Reasons, judge};
+use super::packet::{Branch, Packet, Step, device, is_end, second_device, waited};
+use super::summary::{Losses, Summary};
+use crate::hops::{Role, hop};
+
+/// Clones of clones are followed to this depth; deeper ones are packets of their own.
+const MAX_DEPTH: u32 = 16;
+/// So many packets that share their data are remembered, to find the parent of a clone among them.
+const MAX_SIBLINGS: usize = 64;
+
+/// What the stitcher needs to know of a run.
+#[derive(Clone, Debug)]
+pub struct StitchOptions {
+    /// The device of interest: packets that touch it are numbered and counted. `None`: all are.
+    pub target: Option<DeviceKey>,
+    /// Names of drop reasons: some mean that nothing was dropped.
+    pub reasons: Reasons,
+    /// Packets kept open at most; each takes some 5 KiB.
+    pub max_open: usize,
+    /// How long a packet is idle before [`Stitcher::tick`] may report it early, nanoseconds.
+    pub idle_ns: u64,
+}
+
+impl Default for StitchOptions {
+    fn default() -> Self {
+        StitchOptions { target: None, reasons: Reasons::default(), max_open: 65_536, idle_ns: 1_000_000_000 }
+    }
+}
+
+/// Makes packets out of events.
+#[derive(Debug)]
+pub struct Stitcher {
+    options: StitchOptions,
+    /// Packets by the order of their beginning: those that go on, and those that wait for their branches.
+    open: BTreeMap<u64, Open>,
+    next_key: u64,
+    /// Packets that go on, by id, by the address of their `sk_buff`, by the address of their data.
+    by_id: HashMap<u64, u64>,
+    by_skb: HashMap<u64, u64>,
+    by_head: HashMap<u64, Vec<u64>>,
+    flows: FlowTable,
+    /// Ids reported early, the oldest first.
+    evicted: VecDeque<u64>,
+    evicted_ids: HashSet<u64>,
+    numbered: u64,
+    summary: Summary,
+}
+
+impl Stitcher {
+    /// A stitcher for one run.
+    #[must_use]
+    pub fn new(options: StitchOptions) -> Stitcher {
+        Stitcher {
+            options,
+            open: BTreeMap::new(),
+            next_key: 0,
+            by_id: HashMap::new(),
+            by_skb: HashMap::new(),
+            by_head: HashMap::new(),
+            flows: FlowTable::default(),
+            evicted: VecDeque::new(),
+            evicted_ids: HashSet::new(),
+            numbered: 0,
+            summary: Summary::default(),
+        }
+    }
+
+    /// Takes the next event of the ring; `sink` gets the packets that are finished by it.
+    ///
+    /// An event with an unknown hop is not taken: [`super::decode`] refuses those.
+    pub fn push(&mut self, event: &Event, sink: &mut dyn FnMut(Packet)) {
+        let Some(hop_id) = HopId::from_number(event.hop) else { return };
+        self.summary.events += 1;
+        let mut split_from = None;
+        let key = match self.by_id.get(&event.packet).copied() {
+            Some(key) if self.open.get(&key).is_some_and(|open| open.accepts(hop_id, event)) => key,
+            Some(key) => {
+                split_from = self.open.get(&key).map(|open| open.next_step);
+                self.close(key, Closing::AddressReused, sink);
+                self.begin(hop_id, event, split_from, sink)
+            }
+            None if self.evicted_ids.contains(&event.packet) => {
+                self.summary.late_events += 1;
+                return;
+            }
+            None => self.begin(hop_id, event, None, sink),
+        };
+        self.extend(key, hop_id, event, split_from);
+        if is_end(hop_id, event) {
+            self.close(key, Closing::End, sink);
+        } else if self.by_id.len() > self.options.max_open {
+            self.evict(event.time_ns, sink);
+        }
+    }
+
+    /// To be called now and then with the time of CLOCK_MONOTONIC. When half of the packets that memory should hold are
+    /// open, those that have been idle for long are reported as waiting.
+    pub fn tick(&mut self, now_ns: u64, sink: &mut dyn FnMut(Packet)) {
+        if self.by_id.len() <= self.options.max_open / 2 {
+            return;
+        }
+        let horizon = now_ns.saturating_sub(self.options.idle_ns);
+        let idle = self.by_id.values().filter(|key| self.open.get(*key).is_none_or(|open| open.last_ns() <= horizon));
+        self.report_early(idle.copied().collect(), now_ns, sink);
+    }
+
+    /// The run is over: reports every packet that is still open.
+    ///
+    /// Tell [`Stitcher::set_losses`] first what was lost: it decides whether a packet without an end is waiting or
+    /// incomplete.
+    pub fn finish(&mut self, now_ns: u64, sink: &mut dyn FnMut(Packet)) {
+        let mut keys: Vec<u64> = self.by_id.values().copied().collect();
+        keys.sort_unstable();
+        let lossy = self.summary.losses.may_hide_events();
+        for key in keys {
+            self.close(key, Closing::RunOver { lossy, now_ns }, sink);
+        }
+    }
+
+    /// What has been lost since the beginning of the run, by the kernel side's counters.
+    pub fn set_losses(&mut self, losses: Losses) {
+        self.summary.losses = losses;
+    }
+
+    /// The books so far.
+    #[must_use]
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// How many packets have not been reported yet.
+    #[must_use]
+    pub fn open_packets(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether nothing is left of any packet, in the indexes neither.
+    #[cfg(test)]
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.open.is_empty() && self.by_id.is_empty() && self.by_skb.is_empty() && self.by_head.is_empty()
+    }
+
+    /// How many packets go on.
+    #[cfg(test)]
+    pub(super) fn going_on(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Opens a packet that begins with this event, and returns its key. When its id was another packet's until now,
+    /// `split_from` is that one's next step.
+    fn begin(&mut self, hop_id: HopId, event: &Event, split_from: Option<u32>, sink: &mut dyn FnMut(Packet)) -> u64 {
+        // A new id for an address means that the kernel side saw the end of the old one: that event was lost.
+        if let Some(old) = self.by_skb.get(&event.skb).copied() {
+            self.close(old, Closing::AddressReused, sink);
+        }
+        let role = hop(hop_id).role;
+        let parent = if split_from.is_none() { self.parent_of(hop_id, event) } else { None };
+        let mut open = Open {
+            id: event.packet,
+            skb: event.skb,
+            head: event.head,
+            parent: None,
+            parent_id: None,
+            depth: 0,
+            identity: Identity::default(),
+            flow: None,
+            tcp: None,
+            ethertype: 0,
+            payload_len: 0,
+            retransmission: false,
+            touched: self.options.target.is_none(),
+            start_unknown: split_from.is_some() && role != Role::Send && event.flags & EventFlags::FIRST == 0,
+            next_step: 0,
+            steps: Vec::with_capacity(24),
+            branches: Vec::new(),
+            branches_open: 0,
+            outcome: None,
+        };
+        if let Some((parent, source)) = parent.and_then(|key| Some((key, self.open.get_mut(&key)?))) {
+            source.branches_open += 1;
+            open.parent = Some((parent, source.steps.len().saturating_sub(1)));
+            open.parent_id = Some(source.id);
+            open.depth = source.depth + 1;
+        }
+        let key = self.next_key;
+        self.next_key += 1;
+        self.by_id.insert(open.id, key);
+        self.by_skb.insert(open.skb, key);
+        self.index_head(open.head, key);
+        self.open.insert(key, open);
+        key
+    }
+
+    /// The packet that a new one is a clone of: one that goes on, has the same data and the same headers. A packet that
+    /// begins at a sender is none: TCP keeps the data of what it sent, and sends it again from there. Nor is one whose
+    /// beginning was lost: it may have been there.
+    fn parent_of(&self, hop_id: HopId, event: &Event) -> Option<u64> {
+        let known_start = event.step == 0 || hop(hop_id).role == Role::Tap;
+        let sharing = self.by_head.get(&event.head).filter(|_| known_start)?;
+        let candidates = sharing.iter().filter_map(|key| Some((key, self.open.get(key)?)));
+        candidates
+            .filter(|(_, open)| open.depth < MAX_DEPTH && open.identity.is_source_of(hop_id, event))
+            .max_by_key(|(_, open)| {
+                // A clone is made where its source is, at once. Of several, take the one there, then the one seen last.
+                let last = open.steps.last().map(|step| (step.device(), step.second_device(), step.event.cpu));
+                let here = device(event);
+                let same_device = last.is_some_and(|(first, second, _)| here == first || here == second);
+                let same_cpu = last.is_some_and(|(_, _, cpu)| cpu == event.cpu);
+                (same_device, same_cpu, open.last_ns())
+            })
+            .map(|(key, _)| *key)
+    }
+
+    /// Adds the event to its packet.
+    fn extend(&mut self, key: u64, hop_id: HopId, event: &Event, split_from: Option<u32>) {
+        let Some(open) = self.open.get_mut(&key) else { return };
+        let new = open.steps.is_empty();
+        let expected = if new { split_from.filter(|next| *next <= event.step).unwrap_or(0) } else { open.next_step };
+        let missing = event.step.saturating_sub(expected);
+        let before = open.steps.last();
+        let step = Step {
+            hop: hop_id,
+            delta_ns: before.map_or(0, |before| event.time_ns.saturating_sub(before.event.time_ns)),
+            waited: before.and_then(|before| waited(before, hop(hop_id).role, missing)),
+            missing,
+            event: *event,
+        };
+        open.next_step = event.step.saturating_add(1);
+        open.identity.learn(hop_id, event);
+        open.touched |= touches(self.options.target, hop_id, event);
+        open.learn_headers(event);
+        if open.tcp.is_none()
+            && let Some((tcp, retransmission)) = self.flows.note(event, open.parent.is_some())
+        {
+            open.tcp = Some(tcp);
+            open.retransmission = retransmission;
+        }
+        open.steps.push(step);
+        if open.head != event.head {
+            // The data was moved to make room for a header.
+            let old = std::mem::replace(&mut open.head, event.head);
+            self.forget_head(old, key);
+            self.index_head(event.head, key);
+        }
+    }
+
+    /// The packet goes on no more.
+    fn close(&mut self, key: u64, closing: Closing, sink: &mut dyn FnMut(Packet)) {
+        let Some(open) = self.open.get_mut(&key) else { return };
+        open.outcome = Some(judge(&open.steps, open.start_unknown, closing, &self.options.reasons));
+        let (id, skb, head) = (open.id, open.skb, open.head);
+        if self.by_id.get(&id) == Some(&key) {
+            self.by_id.remove(&id);
+        }
+        if self.by_skb.get(&skb) == Some(&key) {
+            self.by_skb.remove(&skb);
+        }
+        self.forget_head(head, key);
+        self.settle(key, sink);
+    }
+
+    fn index_head(&mut self, head: u64, key: u64) {
+        // 0: it could not be read.
+        if head != 0 {
+            let sharing = self.by_head.entry(head).or_default();
+            if sharing.len() >= MAX_SIBLINGS {
+                sharing.remove(0);
+            }
+            sharing.push(key);
+        }
+    }
+
+    fn forget_head(&mut self, head: u64, key: u64) {
+        if let Some(sharing) = self.by_head.get_mut(&head) {
+            sharing.retain(|other| *other != key);
+            if sharing.is_empty() {
+                self.by_head.remove(&head);
+            }
+        }
+    }
+
+    /// Reports the packet if it and its branches have ended; a branch goes to its parent, which may be finished by that.
+    fn settle(&mut self, mut key: u64, sink: &mut dyn FnMut(Packet)) {
+        while let Some(open) = self.open.get(&key) {
+            if open.outcome.is_none() || open.branches_open > 0 {
+                return;
+            }
+            let Some(open) = self.open.remove(&key) else { return };
+            let place = open.parent;
+            let Some(mut packet) = open.into_packet() else { return };
+            let Some((parent, after)) = place else {
+                if packet.touched_target {
+                    self.numbered += 1;
+                    packet.number = Some(self.numbered);
+                }
+                self.summary.book(&packet);
+                sink(packet);
+                return;
+            };
+            let Some(source) = self.open.get_mut(&parent) else { return };
+            source.touched |= packet.touched_target;
+            source.branches_open -= 1;
+            source.branches.push((key, Branch { after, packet }));
+            key = parent;
+        }
+    }
+
+    /// Too many are open: the quarter that has been idle longest goes.
+    fn evict(&mut self, now_ns: u64, sink: &mut dyn FnMut(Packet)) {
+        let mut idle: Vec<(u64, u64)> =
+            self.by_id.values().map(|key| (self.open.get(key).map_or(0, Open::last_ns), *key)).collect();
+        let quarter = idle.len() / 4;
+        idle.select_nth_unstable(quarter);
+        let keys = idle[..=quarter].iter().map(|(_, key)| *key).collect();
+        self.report_early(keys, now_ns, sink);
+    }
+
+    fn report_early(&mut self, mut keys: Vec<u64>, now_ns: u64, sink: &mut dyn FnMut(Packet)) {
+        keys.sort_unstable();
+        let lossy = self.summary.losses.may_hide_events();
+        for key in keys {
+            let Some(id) = self.open.get(&key).map(|open| open.id) else { continue };
+            self.evicted.push_back(id);
+            self.evicted_ids.insert(id);
+            self.close(key, Closing::RunOver { lossy, now_ns }, sink);
+        }
+        while self.evicted.len() > self.options.max_open.saturating_mul(4) {
+            if let Some(id) = self.evicted.pop_front() {
+                self.evicted_ids.remove(&id);
+            }
+        }
+    }
+}
+
+/// Whether the event is at the target. Packets from a netns to itself go through its loopback device in place of the
+/// target that they seem to be for: they count, so that the reader sees where they go.
+fn touches(target: Option<DeviceKey>, hop_id: HopId, event: &Event) -> bool {
+    target.is_none_or(|target| {
+        device(event) == Some(target)
+            || second_device(event) == Some(target)
+            || (hop_id == HopId::LoopbackXmit && event.netns == target.netns)
+    })
+}

@@ -1,0 +1,126 @@
+//! The books of a run: every packet in exactly one column, every loss counted.
+
+use std::collections::BTreeMap;
+
+use skbtrace_common::{Counters, HopId};
+
+use super::outcome::Outcome;
+use super::packet::Packet;
+
+/// What the run did not see. Numbers of events or packets since its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Losses {
+    /// Events lost because the ring was full.
+    pub ring_full: u64,
+    /// Packets not followed because the map of tracked packets was full.
+    pub map_full: u64,
+    /// Packets not seen because their `sk_buff` could not be read.
+    pub unreadable: u64,
+    /// Hits that the kernel itself skipped: a probe was hit while another one ran.
+    pub missed_probes: u64,
+    /// Events that came but in which something could not be read: not lost, only poorer.
+    pub read_failed: u64,
+}
+
+impl Losses {
+    /// Whether the end of a packet may be among them.
+    #[must_use]
+    pub fn may_hide_events(&self) -> bool {
+        self.ring_full + self.unreadable + self.missed_probes > 0
+    }
+
+    /// Whether the run saw everything.
+    #[must_use]
+    pub fn none(&self) -> bool {
+        *self == Losses::default()
+    }
+}
+
+impl From<Counters> for Losses {
+    /// From the sum of the kernel side's counters over all hops and CPUs.
+    fn from(total: Counters) -> Losses {
+        Losses {
+            ring_full: total.ring_full,
+            map_full: total.map_full,
+            unreadable: total.unreadable,
+            missed_probes: 0,
+            read_failed: total.read_failed,
+        }
+    }
+}
+
+/// Counts of a run. A packet counts once, whatever its branches, by its [`Packet::verdict`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Packets reported that touched the target: the sum of the seven columns below.
+    pub packets: u64,
+    /// Reached who they were for.
+    pub delivered: u64,
+    /// Dropped.
+    pub dropped: u64,
+    /// Left through a device that is no veth.
+    pub left: u64,
+    /// Freed in good order on the way.
+    pub consumed: u64,
+    /// Nothing but a copy for a packet socket.
+    pub tapped: u64,
+    /// Not ended when the run was.
+    pub waiting: u64,
+    /// With a gap.
+    pub incomplete: u64,
+    /// Packets of the segment that never touched the target; in none of the columns.
+    pub elsewhere: u64,
+    /// Clones and copies of the packets.
+    pub branches: u64,
+    /// Retransmissions among the packets.
+    pub retransmissions: u64,
+    /// Packets that went through `loopback_xmit`.
+    pub loopback: u64,
+    /// Drops by reason; the reason is `None` where the kernel gave none.
+    pub drop_reasons: BTreeMap<Option<u32>, u64>,
+    /// Events taken in.
+    pub events: u64,
+    /// Events that came for packets which had been reported already, because too many were open.
+    pub late_events: u64,
+    /// What was not seen.
+    pub losses: Losses,
+}
+
+impl Summary {
+    /// Books a reported packet.
+    pub(super) fn book(&mut self, packet: &Packet) {
+        if !packet.touched_target {
+            self.elsewhere += 1;
+            return;
+        }
+        self.packets += 1;
+        self.branches += packet.tree().count() as u64 - 1;
+        self.retransmissions += u64::from(packet.retransmission);
+        self.loopback += u64::from(through_loopback(packet));
+        let column = match packet.verdict() {
+            Outcome::Delivered { .. } => &mut self.delivered,
+            Outcome::Dropped { reason, .. } => {
+                *self.drop_reasons.entry(*reason).or_default() += 1;
+                &mut self.dropped
+            }
+            Outcome::Left => &mut self.left,
+            Outcome::Consumed { .. } => &mut self.consumed,
+            Outcome::Tapped { .. } => &mut self.tapped,
+            Outcome::Waiting { .. } => &mut self.waiting,
+            Outcome::Incomplete { .. } => &mut self.incomplete,
+        };
+        *column += 1;
+    }
+
+    /// Whether all that the run saw, it saw from beginning to end.
+    #[must_use]
+    pub fn every_packet_complete(&self) -> bool {
+        self.incomplete == 0 && self.late_events == 0 && Losses { read_failed: 0, ..self.losses }.none()
+    }
+}
+
+/// Whether a packet, or a branch of it, went through a loopback device.
+#[must_use]
+pub fn through_loopback(packet: &Packet) -> bool {
+    packet.tree().any(|packet| packet.steps.iter().any(|step| step.hop == HopId::LoopbackXmit))
+}
