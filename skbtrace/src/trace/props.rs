@@ -30,7 +30,7 @@ struct Plan {
 
 fn plan() -> impl Strategy<Value = Plan> {
     let tapped = prop::option::weighted(0.2, 0u8..12);
-    (0u8..7, 0u64..4, prop::bool::weighted(0.15), any::<bool>(), tapped).prop_map(
+    (0u8..10, 0u64..4, prop::bool::weighted(0.15), any::<bool>(), tapped).prop_map(
         |(kind, address, end_missed, reuse_noticed, tapped_after)| Plan {
             kind,
             address,
@@ -52,6 +52,14 @@ fn events_of(plan: &Plan, number: usize) -> Vec<Event> {
         3 => lab.udp(1, n as u16),
         4 => lab.udp_dropped(1, n as u16),
         5 => lab.tcp_coalesced(1, n * 100, 40),
+        6 => lab.bridged(|trip| trip.addresses(6, (11, 1), (10, 2)).tcp(0x10, n * 100, 400)),
+        7 => lab.bridged(|trip| trip.addresses(17, (11, 1), (10, 2)).datagram(n as u16, 400)),
+        // Pure ACKs of one direction have the same sequence number.
+        8 => {
+            let mut events = lab.bridged(|trip| trip.addresses(6, (11, 1), (10, 2)).tcp(0x10, 7, 0));
+            events.iter_mut().for_each(|event| event.ack = n);
+            events
+        }
         _ => lab.ping_loopback(1),
     }
 }
