@@ -4,17 +4,18 @@
 //! Names are escaped as in the text: a program that prints what it reads from here prints nothing hostile. Ids and
 //! addresses are strings, since they do not fit into the numbers of every JSON reader.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+mod line;
 
-use serde::Serialize;
+use std::io;
+
 use skbtrace_common::{Context, DeviceKey, EventFlags};
 
 use super::headline::tcp_flags;
 use super::row::{device_name, ip_summed};
 use super::{Names, place, reason_name};
 use crate::name::printable;
-use crate::trace::{self, Cause, How, Losses, Outcome, Queue, Stage, Step};
+use crate::trace::{self, Cause, Outcome, Step};
+use line::{Branch, Device, DropReason, End, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Process, Summary, Tcp};
 
 /// Version of the format: it rises when a field changes its meaning or goes, not when one is added.
 pub const JSON_VERSION: u32 = 1;
@@ -69,226 +70,6 @@ fn write_line(out: &mut dyn io::Write, line: &Line) -> io::Result<()> {
     let mut bytes = serde_json::to_vec(line)?;
     bytes.push(b'\n');
     out.write_all(&bytes)
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Line {
-    Packet {
-        version: u32,
-        number: u64,
-        #[serde(flatten)]
-        packet: Packet,
-    },
-    Summary {
-        version: u32,
-        #[serde(flatten)]
-        summary: Summary,
-    },
-}
-
-#[derive(Serialize)]
-struct Packet {
-    id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parent: Option<String>,
-    time_ns: u64,
-    total_ns: u64,
-    ethertype: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    flow: Option<Flow>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tcp: Option<Tcp>,
-    payload_len: u32,
-    retransmission: bool,
-    verdict: &'static str,
-    outcome: End,
-    hops: Vec<Hop>,
-    branches: Vec<Branch>,
-}
-
-#[derive(Serialize)]
-struct Branch {
-    after: usize,
-    #[serde(flatten)]
-    packet: Packet,
-}
-
-#[derive(Serialize)]
-struct Flow {
-    protocol: u8,
-    src: IpAddr,
-    dst: IpAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sport: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dport: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    icmp: Option<Icmp>,
-    fragment: bool,
-}
-
-#[derive(Serialize)]
-struct Icmp {
-    #[serde(rename = "type")]
-    kind: u8,
-    code: u8,
-    id: u16,
-    seq: u32,
-}
-
-#[derive(Serialize)]
-struct Tcp {
-    flags: String,
-    seq: u32,
-    ack: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    relative_seq: Option<u32>,
-}
-
-#[derive(Serialize)]
-struct Process {
-    pid: u32,
-    name: String,
-}
-
-#[derive(Serialize)]
-struct Device {
-    name: String,
-    ifindex: u32,
-    netns: u32,
-    netns_name: String,
-}
-
-#[derive(Serialize)]
-struct Gso {
-    size: u16,
-    segs: u16,
-    #[serde(rename = "type")]
-    kind: u32,
-}
-
-#[derive(Serialize)]
-struct Hop {
-    hop: &'static str,
-    step: u32,
-    time_ns: u64,
-    delta_ns: u64,
-    #[serde(skip_serializing_if = "is_zero")]
-    lost_before: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    waited: Option<Queue>,
-    cpu: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    context: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    process: Option<Process>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device: Option<Device>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<Device>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bridge: Option<String>,
-    skb: String,
-    len: u32,
-    data_len: u32,
-    ip_summed: &'static str,
-    cloned: bool,
-    users: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gso: Option<Gso>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vlan: Option<u16>,
-    mark: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ttl: Option<u8>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    read_failed: bool,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "status", rename_all = "snake_case")]
-enum End {
-    Delivered {
-        how: How,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        process: Option<Process>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        socket: Option<SocketAddr>,
-        at_ns: u64,
-    },
-    Dropped {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        reason: Option<String>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        location: Option<String>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        after: Option<&'static str>,
-        stage: Stage,
-    },
-    Left,
-    Consumed {
-        after: &'static str,
-    },
-    Tapped {
-        dropped: bool,
-    },
-    Waiting {
-        after: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        queue: Option<Queue>,
-        for_ns: u64,
-    },
-    Incomplete {
-        causes: Vec<Gap>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        seen: Option<Box<End>>,
-    },
-}
-
-#[derive(Serialize)]
-#[serde(tag = "cause", rename_all = "snake_case")]
-enum Gap {
-    EventsLost {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        after: Option<&'static str>,
-        count: u32,
-    },
-    StartUnknown,
-    AddressReused,
-    EndLost,
-}
-
-#[derive(Serialize)]
-struct DropReason {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    count: u64,
-}
-
-#[derive(Serialize)]
-struct Summary {
-    packets: u64,
-    delivered: u64,
-    dropped: u64,
-    left: u64,
-    consumed: u64,
-    tapped: u64,
-    waiting: u64,
-    incomplete: u64,
-    elsewhere: u64,
-    branches: u64,
-    retransmissions: u64,
-    loopback: u64,
-    drop_reasons: Vec<DropReason>,
-    events: u64,
-    late_events: u64,
-    losses: Losses,
-    every_packet_complete: bool,
-}
-
-fn is_zero(count: &u32) -> bool {
-    *count == 0
 }
 
 fn packet_of(packet: &trace::Packet, names: &dyn Names) -> Packet {

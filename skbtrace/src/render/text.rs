@@ -172,7 +172,12 @@ impl Text {
             *width = cell.chars().count().min(60).max(*width);
         }
         let (netns, device, hop) = (self.netns, self.device, self.hop);
-        let start = text.len();
+        if row.delta.is_empty() {
+            // A gap: nothing is known but that there is one.
+            let left = indent + netns + device + 4;
+            let _ = writeln!(text, "{:left$}{}", "", self.paint(tone, &row.hop));
+            return;
+        }
         let delta = self.dim(&format!("{:>9}", row.delta));
         let name = self.paint(tone, &format!("{:<hop$}", row.hop));
         let _ = write!(
@@ -183,8 +188,6 @@ impl Text {
         if !row.remarks.is_empty() {
             let _ = write!(text, "  {}", row.remarks.join(", "));
         }
-        // A gap has a name only.
-        text.truncate(start + text[start..].trim_end().len());
         text.push('\n');
     }
 

@@ -8,12 +8,14 @@
 //! - `flow`: who speaks to whom; relative sequence numbers and retransmissions
 //! - `identity`: whether an event can belong to a packet: addresses are reused, and packets are never merged
 //! - `outcome`: how a packet ended, told from its steps
+//! - `open`: a packet that has not ended
 //! - `stitch`: the [`Stitcher`], which keeps the packets in flight
 //! - `summary`: the books of a run
 
 mod decode;
 mod flow;
 mod identity;
+mod open;
 mod outcome;
 mod packet;
 #[cfg(test)]

@@ -10,6 +10,8 @@ use proptest::prelude::*;
 use skbtrace_common::{Event, EventFlags, HopId};
 
 use super::testkit::{Lab, VETH2};
+use crate::render::{Json, Style, Text};
+
 use super::{Losses, Outcome, Packet, Reasons, StitchOptions, Stitcher};
 
 /// What one packet of the traffic is, and what befalls it.
@@ -28,7 +30,7 @@ struct Plan {
 
 fn plan() -> impl Strategy<Value = Plan> {
     let tapped = prop::option::weighted(0.2, 0u8..12);
-    (0u8..7, 0u64..4, prop::bool::weighted(0.15), any::<bool>(), tapped).prop_map(
+    (0u8..10, 0u64..4, prop::bool::weighted(0.15), any::<bool>(), tapped).prop_map(
         |(kind, address, end_missed, reuse_noticed, tapped_after)| Plan {
             kind,
             address,
@@ -50,6 +52,14 @@ fn events_of(plan: &Plan, number: usize) -> Vec<Event> {
         3 => lab.udp(1, n as u16),
         4 => lab.udp_dropped(1, n as u16),
         5 => lab.tcp_coalesced(1, n * 100, 40),
+        6 => lab.bridged(|trip| trip.addresses(6, (11, 1), (10, 2)).tcp(0x10, n * 100, 400)),
+        7 => lab.bridged(|trip| trip.addresses(17, (11, 1), (10, 2)).datagram(n as u16, 400)),
+        // Pure ACKs of one direction have the same sequence number.
+        8 => {
+            let mut events = lab.bridged(|trip| trip.addresses(6, (11, 1), (10, 2)).tcp(0x10, 7, 0));
+            events.iter_mut().for_each(|event| event.ack = n);
+            events
+        }
         _ => lab.ping_loopback(1),
     }
 }
@@ -225,5 +235,38 @@ proptest! {
                 prop_assert!(packet.parent.is_some(), "a tap's clone lost its parent");
             }
         }
+    }
+
+    /// Events that no kernel would send, as a damaged recording might hold them.
+    #[test]
+    fn events_without_sense_are_booked_and_do_no_harm(
+        wild in prop::collection::vec((1u64..5, 0u64..4, 0u64..3, 0u16..34, any::<u16>(), any::<u32>(), 0u8..3), 1..200),
+        max_open in 0usize..6,
+    ) {
+        let mut stitcher = Stitcher::new(StitchOptions { max_open, ..Default::default() });
+        let mut packets: Vec<Packet> = Vec::new();
+        let sample = Lab::new().tcp_data(1, 1, 1)[0];
+        let count = wild.len() as u64;
+        for (packet, skb, head, hop, bits, number, kind) in wild {
+            let step = if kind == 0 { number } else { number % 20 };
+            let flags = u32::from(bits) & 0x1ff;
+            let l4_proto = [6, 17, 1][usize::from(kind)];
+            let time_ns = u64::from(number) << (bits % 33);
+            let event = Event { packet, skb, head, hop, step, flags, l4_proto, time_ns, ..sample };
+            stitcher.push(&event, &mut |packet| packets.push(packet));
+            prop_assert!(stitcher.going_on() <= max_open);
+        }
+        stitcher.finish(0, &mut |packet| packets.push(packet));
+        prop_assert!(stitcher.holds_nothing());
+        let steps: usize = packets.iter().flat_map(Packet::tree).map(|packet| packet.steps.len()).sum();
+        prop_assert_eq!(steps as u64 + stitcher.summary().late_events, count);
+        let names = Reasons::default();
+        let mut text = Text::new(Style { colour: true, explain: true });
+        let mut out = Vec::new();
+        for packet in &packets {
+            text.packet(&mut out, packet, &names).unwrap();
+            Json.packet(&mut out, packet, &names).unwrap();
+        }
+        text.summary(&mut out, stitcher.summary(), &names).unwrap();
     }
 }

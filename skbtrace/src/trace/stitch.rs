@@ -9,16 +9,17 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use skbtrace_common::{DeviceKey, Event, EventFlags, HopId};
 
-use super::flow::{Flow, FlowTable, Tcp};
+use super::flow::FlowTable;
 use super::identity::Identity;
-use super::outcome::{Closing, Outcome, Reasons, judge};
+use super::open::Open;
+use super::outcome::{Closing, Reasons, judge};
 use super::packet::{Branch, Packet, Step, device, is_end, second_device, waited};
 use super::summary::{Losses, Summary};
 use crate::hops::{Role, hop};
 
 /// Clones of clones are followed to this depth; deeper ones are packets of their own.
 const MAX_DEPTH: u32 = 16;
-/// So many packets that share their data are looked at to find the parent of a clone.
+/// So many packets that share their data are remembered, to find the parent of a clone among them.
 const MAX_SIBLINGS: usize = 64;
 
 /// What the stitcher needs to know of a run.
@@ -57,32 +58,6 @@ pub struct Stitcher {
     evicted_ids: HashSet<u64>,
     numbered: u64,
     summary: Summary,
-}
-
-/// A packet that has not been reported.
-#[derive(Debug)]
-struct Open {
-    id: u64,
-    skb: u64,
-    head: u64,
-    /// Key of the packet that it was cloned from, and the index of the last step there.
-    parent: Option<(u64, usize)>,
-    parent_id: Option<u64>,
-    depth: u32,
-    identity: Identity,
-    flow: Option<Flow>,
-    tcp: Option<Tcp>,
-    ethertype: u16,
-    payload_len: u32,
-    retransmission: bool,
-    touched: bool,
-    start_unknown: bool,
-    next_step: u32,
-    steps: Vec<Step>,
-    branches: Vec<(u64, Branch)>,
-    branches_open: u32,
-    /// Set when it has ended and waits for its branches.
-    outcome: Option<Outcome>,
 }
 
 impl Stitcher {
@@ -179,6 +154,12 @@ impl Stitcher {
         self.open.is_empty() && self.by_id.is_empty() && self.by_skb.is_empty() && self.by_head.is_empty()
     }
 
+    /// How many packets go on.
+    #[cfg(test)]
+    pub(super) fn going_on(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// Opens a packet that begins with this event, and returns its key. When its id was another packet's until now,
     /// `split_from` is that one's next step.
     fn begin(&mut self, hop_id: HopId, event: &Event, split_from: Option<u32>, sink: &mut dyn FnMut(Packet)) -> u64 {
@@ -219,7 +200,7 @@ impl Stitcher {
         self.next_key += 1;
         self.by_id.insert(open.id, key);
         self.by_skb.insert(open.skb, key);
-        self.by_head.entry(open.head).or_default().push(key);
+        self.index_head(open.head, key);
         self.open.insert(key, open);
         key
     }
@@ -229,8 +210,8 @@ impl Stitcher {
     /// beginning was lost: it may have been there.
     fn parent_of(&self, hop_id: HopId, event: &Event) -> Option<u64> {
         let known_start = event.step == 0 || hop(hop_id).role == Role::Tap;
-        let sharing = self.by_head.get(&event.head).filter(|_| event.head != 0 && known_start)?;
-        let candidates = sharing.iter().rev().take(MAX_SIBLINGS).filter_map(|key| Some((key, self.open.get(key)?)));
+        let sharing = self.by_head.get(&event.head).filter(|_| known_start)?;
+        let candidates = sharing.iter().filter_map(|key| Some((key, self.open.get(key)?)));
         candidates
             .filter(|(_, open)| open.depth < MAX_DEPTH && open.identity.is_source_of(hop_id, event))
             .max_by_key(|(_, open)| {
@@ -273,7 +254,7 @@ impl Stitcher {
             // The data was moved to make room for a header.
             let old = std::mem::replace(&mut open.head, event.head);
             self.forget_head(old, key);
-            self.by_head.entry(event.head).or_default().push(key);
+            self.index_head(event.head, key);
         }
     }
 
@@ -290,6 +271,17 @@ impl Stitcher {
         }
         self.forget_head(head, key);
         self.settle(key, sink);
+    }
+
+    fn index_head(&mut self, head: u64, key: u64) {
+        // 0: it could not be read.
+        if head != 0 {
+            let sharing = self.by_head.entry(head).or_default();
+            if sharing.len() >= MAX_SIBLINGS {
+                sharing.remove(0);
+            }
+            sharing.push(key);
+        }
     }
 
     fn forget_head(&mut self, head: u64, key: u64) {
@@ -351,47 +343,6 @@ impl Stitcher {
                 self.evicted_ids.remove(&id);
             }
         }
-    }
-}
-
-impl Open {
-    fn accepts(&self, hop_id: HopId, event: &Event) -> bool {
-        event.step >= self.next_step && self.skb == event.skb && self.identity.accepts(hop_id, event)
-    }
-
-    fn last_ns(&self) -> u64 {
-        self.steps.last().map_or(0, |step| step.event.time_ns)
-    }
-
-    /// Keeps what the headers said when they were first readable.
-    fn learn_headers(&mut self, event: &Event) {
-        if self.ethertype == 0 {
-            self.ethertype = event.ethertype;
-        }
-        let better = self.flow.is_none_or(|flow| flow.ports.is_none() && flow.icmp.is_none());
-        if better && let Some(flow) = Flow::of(event) {
-            self.flow = Some(flow);
-            self.payload_len = event.payload_len;
-        }
-    }
-
-    /// The packet; `None` when it has no outcome yet.
-    fn into_packet(mut self) -> Option<Packet> {
-        self.branches.sort_unstable_by_key(|(key, _)| *key);
-        Some(Packet {
-            number: None,
-            id: self.id,
-            parent: self.parent_id,
-            flow: self.flow,
-            ethertype: self.ethertype,
-            tcp: self.tcp,
-            payload_len: self.payload_len,
-            retransmission: self.retransmission,
-            touched_target: self.touched,
-            steps: self.steps,
-            branches: self.branches.into_iter().map(|(_, branch)| branch).collect(),
-            outcome: self.outcome?,
-        })
     }
 }
 

@@ -249,6 +249,12 @@ impl Lab {
             .events
     }
 
+    /// A packet that the bridge hands from one network card to another: no hop tells where one ends and the next begins.
+    pub(crate) fn bridged(&mut self, headers: impl FnOnce(Trip) -> Trip) -> Vec<Event> {
+        let trip = headers(self.trip(1).softirq(0)).bridge(NIC, PORT3, 500);
+        trip.hop(DevQueueXmit, 500, PORT3, 514).end(ConsumeSkb, 3_000).events
+    }
+
     /// An ARP question over the pair.
     pub(crate) fn arp(&mut self, id: u64) -> Vec<Event> {
         let mut trip = self.trip(id).softirq(0);
