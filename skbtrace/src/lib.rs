@@ -10,4 +10,5 @@
 //! - `lab`: scenarios to trace, built from network namespaces
 
 pub mod hops;
+pub mod lab;
 pub mod name;
