@@ -101,13 +101,13 @@ fn lock(cancel: &AtomicBool) -> Result<File, Error> {
     let directory = netns::open_directory()?;
     let start = Instant::now();
     loop {
+        check(cancel)?;
         match directory.try_lock() {
             Ok(()) => return Ok(directory),
             Err(TryLockError::Error(error)) => return Err(Error::failed("lock /run/netns", error)),
             Err(TryLockError::WouldBlock) if start.elapsed() > LOCK => return Err(Error::Busy(LOCK.as_secs())),
             Err(TryLockError::WouldBlock) => {}
         }
-        check(cancel)?;
         thread::sleep(LOOK);
     }
 }
@@ -154,7 +154,9 @@ fn take(layout: &'static Layout, observed: &Observed, step: Missing) -> Result<(
 fn namespace(name: &str) -> Result<File, Error> {
     match netns::find(name)? {
         Found::Namespace(file) => Ok(file),
-        Found::Absent | Found::Leftover => Err(Error::failed(format!("open {name}"), nix::Error::ENOENT)),
+        Found::Absent | Found::Leftover | Found::Other => {
+            Err(Error::failed(format!("open {name}"), nix::Error::ENOENT))
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use rtnetlink::{
 use tokio::runtime::{Builder, Runtime};
 
 use super::{End, Error, MAC_PREFIX, PREFIX_LEN, netns};
+use crate::name::printable;
 
 /// A connection to one namespace's rtnetlink.
 pub(super) struct Session {
@@ -182,7 +183,8 @@ fn modprobe(module: &str) -> Result<(), String> {
     match Command::new("modprobe").arg("--").arg(module).output() {
         Err(error) => Err(format!("it could not be run: {error}; the Debian package kmod has it")),
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().escape_debug().to_string()),
+        Ok(output) if output.stderr.trim_ascii().is_empty() => Err(format!("it ended with {}", output.status)),
+        Ok(output) => Err(printable(output.stderr.trim_ascii())),
     }
 }
 

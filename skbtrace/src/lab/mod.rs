@@ -10,17 +10,25 @@
 //! alias on its `lo` before it gets its name. Things with the same names but no mark are never touched.
 
 mod build;
-
+pub mod firewall;
 mod link;
 pub mod netns;
 mod observe;
 mod state;
+mod status;
+pub mod traffic;
 
-use std::{fmt, io, net::Ipv4Addr};
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use crate::name::printable;
 
 pub use build::{Outcome, Removed, down, up};
 pub use observe::observe;
 pub use state::{Device, Missing, Namespace, Observed, foreign, missing, scenario};
+pub use status::Status;
 
 /// What the alias of every lab device starts with; the scenario's name follows.
 pub const MARK: &str = "skbtrace lab";
@@ -198,12 +206,42 @@ pub enum Error {
         advice: String,
     },
     /// A request was refused.
-    #[error("could not {doing}: {source}")]
+    #[error("could not {doing}: {answer}")]
     Failed {
         /// What was tried, to be read after "could not".
         doing: String,
         /// The kernel's answer.
-        source: io::Error,
+        answer: io::Error,
+    },
+    /// Traffic needs a lab.
+    #[error("no lab is up: build one with `skbtrace lab up`, or name --from, --to, --bind and --server")]
+    NotUp,
+    /// No handshake.
+    #[error(
+        "could not connect {from} to tcp {to}: {answer}; `skbtrace lab status` says whether the lab is whole and \
+             whether a firewall is in the way"
+    )]
+    NoConnection {
+        /// The client's address.
+        from: Ipv4Addr,
+        /// The server's.
+        to: SocketAddrV4,
+        /// The kernel's answer.
+        answer: io::Error,
+    },
+    /// A namespace that was named is not there.
+    #[error("there is no namespace {}: `ip netns` lists those that are", printable(name.as_bytes()))]
+    NoNamespace {
+        /// Its name.
+        name: String,
+    },
+    /// A namespace that was named has no address in the scenario.
+    #[error("the scenario has no address in {}: give one with {option}", printable(namespace.as_bytes()))]
+    NoAddress {
+        /// The namespace.
+        namespace: String,
+        /// The option that gives the address.
+        option: &'static str,
     },
     /// A signal asked to stop.
     #[error("interrupted")]
@@ -244,17 +282,10 @@ fn join(items: &[Missing]) -> String {
 
 impl Error {
     /// Wraps the kernel's answer. `doing` reads on after "could not".
-    pub(crate) fn failed(doing: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Self::Failed { doing: doing.into(), source: source.into() }
-    }
-
-    /// Whether a signal ended it, whatever was done after.
-    #[must_use]
-    pub fn is_interrupt(&self) -> bool {
-        match self {
-            Self::Interrupted => true,
-            Self::Undone { cause } | Self::NotUndone { cause, .. } | Self::Incomplete { cause } => cause.is_interrupt(),
-            _ => false,
-        }
+    pub(crate) fn failed(doing: impl Into<String>, answer: impl Into<io::Error>) -> Self {
+        Self::Failed { doing: doing.into(), answer: answer.into() }
     }
 }
+
+#[cfg(test)]
+mod tests;

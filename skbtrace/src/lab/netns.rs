@@ -37,8 +37,10 @@ pub fn path(name: &str) -> PathBuf {
 pub enum Found {
     /// Nothing.
     Absent,
-    /// A file that no namespace is mounted on: what a run that was killed half way leaves behind.
+    /// An empty file that no namespace is mounted on: what a run that was killed half way leaves behind.
     Leftover,
+    /// Something else, which nobody should meddle with.
+    Other,
     /// A namespace.
     Namespace(File),
 }
@@ -49,19 +51,16 @@ pub enum Found {
 /// When the file is there and cannot be opened.
 pub fn find(name: &str) -> Result<Found, Error> {
     let path = path(name);
-    let opening = |error| Error::failed(format!("open {}", path.display()), error);
-    match File::open(&path) {
-        Ok(file) => match fstatfs(&file).map_err(opening_errno(&path))?.filesystem_type() {
-            NSFS_MAGIC => Ok(Found::Namespace(file)),
-            _ => Ok(Found::Leftover),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Absent),
-        Err(error) => Err(opening(error)),
+    let failed = |error: io::Error| Error::failed(format!("open {}", path.display()), error);
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
+        other => other.map_err(failed)?,
+    };
+    if fstatfs(&file).map_err(|errno| failed(errno.into()))?.filesystem_type() == NSFS_MAGIC {
+        return Ok(Found::Namespace(file));
     }
-}
-
-fn opening_errno(path: &Path) -> impl Fn(nix::Error) -> Error + '_ {
-    move |errno| Error::failed(format!("look at {}", path.display()), errno)
+    let metadata = file.metadata().map_err(failed)?;
+    Ok(if metadata.is_file() && metadata.len() == 0 { Found::Leftover } else { Found::Other })
 }
 
 /// Runs `work` on a thread of its own inside a namespace and returns what it returned.

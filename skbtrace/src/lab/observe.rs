@@ -30,6 +30,7 @@ fn namespace(name: &str) -> Result<Namespace, Error> {
     let file = match netns::find(name)? {
         Found::Absent => return Ok(Namespace::Absent),
         Found::Leftover => return Ok(Namespace::Leftover),
+        Found::Other => return Ok(Namespace::Foreign),
         Found::Namespace(file) => file,
     };
     let session = Session::open(Some(&file))?;

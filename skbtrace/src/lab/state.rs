@@ -153,7 +153,7 @@ impl Missing {
 }
 
 /// A device with its place before it: `ns-calm1/calmveth1`.
-fn at(place: Place, device: &str) -> String {
+pub(super) fn at(place: Place, device: &str) -> String {
     place.map_or_else(|| device.to_owned(), |place| format!("{place}/{device}"))
 }
 
@@ -244,7 +244,7 @@ fn need_device(out: &mut Vec<Missing>, layout: &Layout, device: Option<&Device>,
 }
 
 /// Whether both ends are in their places and each other's peers.
-fn paired(pair: &[End; 2], observed: &Observed) -> bool {
+pub(super) fn paired(pair: &[End; 2], observed: &Observed) -> bool {
     let [a, b] = pair;
     match (observed.device(a.place, a.device), observed.device(b.place, b.device)) {
         (Some(a), Some(b)) => a.peer == Some(b.index) && b.peer == Some(a.index),
@@ -276,3 +276,6 @@ pub fn foreign(layout: &Layout, observed: &Observed) -> Vec<(String, String)> {
     });
     namespaces.chain(devices).collect()
 }
+
+#[cfg(test)]
+mod tests;
