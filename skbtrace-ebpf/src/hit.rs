@@ -3,9 +3,7 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::{
-        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_get_current_comm,
-    },
+    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_get_current_comm},
     programs::{ProbeContext, RawTracePointContext},
 };
 use skbtrace_common::{Context, Counters, Event, EventFlags, HopArgs, HopId, NO_ARG, hop_flags};

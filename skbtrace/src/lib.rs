@@ -14,6 +14,7 @@ pub mod capture;
 pub mod cli;
 pub mod hops;
 pub mod host;
+pub mod lab;
 pub mod name;
 pub mod render;
 pub mod run;

@@ -181,8 +181,7 @@ impl Capture {
             PerCpuArray::try_from(map).map_err(|source| CaptureError::Map { name, source })?;
         let mut all = Vec::with_capacity(self.attached.len());
         for hop in &self.attached {
-            let per_cpu =
-                map.get(&(hop.id as u32), 0).map_err(|source| CaptureError::Map { name, source })?;
+            let per_cpu = map.get(&(hop.id as u32), 0).map_err(|source| CaptureError::Map { name, source })?;
             let mut counters = Counters::default();
             for cpu in per_cpu.iter() {
                 add(&mut counters, cpu);

@@ -1,6 +1,7 @@
 //! The command line: a file per subcommand. Each says what is to be done; the library does it.
 
 mod hops;
+mod lab;
 mod run;
 
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ pub struct Cli {
 enum Command {
     /// Trace the packets that cross an interface
     Run(run::Args),
+    /// Build a lab of network namespaces to trace in, and send traffic through it
+    Lab(lab::LabArgs),
     /// List the hops, what each does, and which of them this kernel has
     Hops(hops::Args),
 }
@@ -41,6 +44,7 @@ impl Cli {
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Run(args) => run::run(args),
+            Command::Lab(args) => lab::run(args),
             Command::Hops(args) => hops::run(&args),
         }
     }

@@ -127,9 +127,14 @@ impl KernelBtf {
     #[must_use]
     pub fn tracepoint(&self, name: &str) -> Option<Vec<Param>> {
         let btf = &self.base;
-        let typedef = find(btf, &format!("btf_trace_{name}"), |t| {
-            if let Type::Typedef(typedef) = t { Some(typedef) } else { None }
-        })?;
+        let typedef =
+            find(
+                btf,
+                &format!("btf_trace_{name}"),
+                |t| {
+                    if let Type::Typedef(typedef) = t { Some(typedef) } else { None }
+                },
+            )?;
         let Type::Ptr(pointer) = btf.resolve_chained_type(&typedef).ok()? else { return None };
         let mut all = parameters(btf, btf.resolve_chained_type(&pointer).ok()?)?;
         // The first one is the tracepoint's own data.

@@ -34,9 +34,8 @@ pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
         btf.bits("sk_buff", member).ok_or(LayoutError::NoMember { structure: "sk_buff", member })
     };
     let skb = |member: &'static str| must("sk_buff", member);
-    let skb_size = btf
-        .size("sk_buff", None)
-        .ok_or(LayoutError::NoMember { structure: "sk_buff", member: "(its size)" })?;
+    let skb_size =
+        btf.size("sk_buff", None).ok_or(LayoutError::NoMember { structure: "sk_buff", member: "(its size)" })?;
     if skb_size as usize > MAX_SKB_SIZE {
         return Err(LayoutError::LargeSkb(skb_size));
     }

@@ -111,7 +111,8 @@ pub async fn run(options: &Options) -> Result<Report> {
     progress.clear();
     let ring = Ring::new(capture.ring()?).context("cannot wait for events")?;
     let reasons = Reasons::new(host.btf.enumeration("skb_drop_reason").unwrap_or_default());
-    let stitcher = Stitcher::new(StitchOptions { target: Some(target), reasons: reasons.clone(), ..Default::default() });
+    let stitcher =
+        Stitcher::new(StitchOptions { target: Some(target), reasons: reasons.clone(), ..Default::default() });
     let mut output = Output::new(options.format, options.colour, options.explain);
     output.preface(&segment.line(&topology))?;
     output.preface(&plan.line(&host.release.0))?;
@@ -119,7 +120,8 @@ pub async fn run(options: &Options) -> Result<Report> {
     capture.watch(watched(&segment))?;
     stops.spawn(&options.command)?;
     let names = RunNames { topology, symbols: host.symbols, reasons };
-    let mut run = Run { capture, ring, stitcher, output, names, segment, watch, left: options.count.map(NonZeroU64::get) };
+    let mut run =
+        Run { capture, ring, stitcher, output, names, segment, watch, left: options.count.map(NonZeroU64::get) };
     let why = run.until(&mut stops).await;
     let ended = stops.wind_up(why).await;
     run.close(&ended.why).await?;

@@ -10,10 +10,6 @@ pub fn watched(segment: &Segment) -> Watched {
     Watched {
         members: segment.members.clone(),
         loopbacks: segment.loopbacks.clone(),
-        addrs: segment
-            .addrs
-            .iter()
-            .map(|(netns, addr)| AddrKey { addr: wire_address(*addr), netns: *netns })
-            .collect(),
+        addrs: segment.addrs.iter().map(|(netns, addr)| AddrKey { addr: wire_address(*addr), netns: *netns }).collect(),
     }
 }
