@@ -346,3 +346,36 @@ fn a_frame_that_leaves_through_a_card_has_left() {
     assert_eq!(stitch(&trip.end(HopId::ConsumeSkb, 900).events)[0].outcome, Outcome::Left);
     assert_eq!(stitch(&read_by_tap)[0].outcome, Outcome::Left);
 }
+
+#[test]
+fn headers_tell_packets_apart_where_hops_cannot() {
+    let mut lab = Lab::new();
+    let ends = |trip: super::testkit::Trip, proto| trip.addresses(proto, (11, 1), (10, 2));
+    let first = lab.bridged(|trip| ends(trip, 6).tcp(0x10, 7, 0));
+    let mut other_ack = first.clone();
+    other_ack.iter_mut().for_each(|event| event.ack = 1);
+    let pairs = [
+        (first.clone(), other_ack),
+        (first.clone(), lab.bridged(|trip| ends(trip, 6).tcp(0x10, 8, 0))),
+        (first, lab.bridged(|trip| ends(trip, 6).tcp(0x14, 7, 0))),
+        (lab.bridged(|trip| ends(trip, 17).datagram(1, 9)), lab.bridged(|trip| ends(trip, 17).datagram(2, 9))),
+        (lab.bridged(|trip| ends(trip, 17).datagram(1, 9)), lab.bridged(|trip| ends(trip, 17).datagram(1, 8))),
+        (lab.bridged(|trip| ends(trip, 17).datagram(1, 9)), lab.bridged(|trip| ends(trip, 1).datagram(1, 9))),
+    ];
+    for (mut first, mut second) in pairs {
+        first.pop();
+        for event in &mut second {
+            event.step += first.len() as u32;
+            event.flags &= !EventFlags::FIRST;
+        }
+        let packets = stitch(&[&first[..], &second].concat());
+        let causes: Vec<_> = packets
+            .iter()
+            .map(|packet| match &packet.outcome {
+                Outcome::Incomplete { causes, .. } => causes[0],
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(causes, [Cause::AddressReused, Cause::StartUnknown]);
+    }
+}
