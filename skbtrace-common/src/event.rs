@@ -50,7 +50,17 @@ impl Context {
     pub const HARDIRQ: u8 = 2;
 }
 
-/// A packet at a hop.
+/// Where the packet's bytes begin that follow an event: the values of [`Event::frame`].
+pub struct Frame;
+
+impl Frame {
+    /// With the Ethernet header.
+    pub const ETHERNET: u8 = 0;
+    /// With the network header: there is no Ethernet header, or not any more, or not yet.
+    pub const NETWORK: u8 = 1;
+}
+
+/// A packet at a hop. In the ring, and in recordings, [`Event::caplen`] bytes of the packet follow it.
 ///
 /// 232 bytes, aligned to 8, without hidden padding. Names are as in the kernel: NUL-terminated, chosen by people,
 /// thus hostile: any byte but NUL and `/` may stand in a device's name, any byte in a comm.
@@ -146,8 +156,12 @@ pub struct Event {
     pub pkt_type: u8,
     /// One of [`Context`], valid with [`EventFlags::CONTEXT`].
     pub context: u8,
+    /// Where the bytes that follow the event begin: one of [`Frame`].
+    pub frame: u8,
+    /// How many bytes of the packet follow the event in its record.
+    pub caplen: u16,
     /// Always 0.
-    pub reserved: [u8; 9],
+    pub reserved: [u8; 6],
 }
 
 const _: () = assert!(size_of::<Event>() == 232);

@@ -182,7 +182,7 @@ impl Run {
     fn drain(&mut self) -> Result<usize, Why> {
         let Run { ring, stitcher, output, names, left, .. } = self;
         let count = ring.drain(BATCH, |bytes| {
-            let event = decode(bytes).map_err(|error| Why::Failed(error.to_string()))?;
+            let (event, _frame) = decode(bytes).map_err(|error| Why::Failed(error.to_string()))?;
             let mut outcome = Ok(());
             stitcher.push(&event, &mut |packet| {
                 if outcome.is_ok() {

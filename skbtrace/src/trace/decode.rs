@@ -8,8 +8,10 @@ pub const EVENT_SIZE: usize = size_of::<Event>();
 /// Bytes that are no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// The record is not as long as an event.
-    #[error("a record of {0} bytes is no event ({EVENT_SIZE} bytes): it was written by another version of skbtrace")]
+    /// The record is not as long as an event and the bytes of the packet that it announces.
+    #[error(
+        "a record of {0} bytes is no event (from {EVENT_SIZE} bytes): it was written by another version of skbtrace"
+    )]
     Size(usize),
     /// The hop's number is not in the catalogue.
     #[error("hop number {0} is unknown: the event was written by a newer version of skbtrace")]
@@ -19,23 +21,27 @@ pub enum DecodeError {
     NoPacket,
 }
 
-/// Reads an event from a record of the ring. The bytes need no alignment.
+/// Reads an event from a record of the ring, and the bytes of the packet behind it. The record needs no alignment.
 ///
 /// # Errors
-/// When the size is not that of an event, its hop is unknown or it has no packet id.
-pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
-    if bytes.len() != EVENT_SIZE {
+/// When the size is not that of an event and its bytes, the hop is unknown or there is no packet id.
+pub fn decode(bytes: &[u8]) -> Result<(Event, &[u8]), DecodeError> {
+    let Some((event, frame)) = bytes.split_at_checked(EVENT_SIZE) else {
         return Err(DecodeError::Size(bytes.len()));
-    }
+    };
     // SAFETY: the slice has exactly the size of an Event, which is made of integers only: every bit pattern is valid.
-    let event = unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() };
+    let event = unsafe { event.as_ptr().cast::<Event>().read_unaligned() };
+    // A ring's record has room for the longest frame; a recording's is as long as what it holds.
+    let Some(frame) = frame.get(..usize::from(event.caplen)) else {
+        return Err(DecodeError::Size(bytes.len()));
+    };
     if HopId::from_number(event.hop).is_none() {
         return Err(DecodeError::Hop(event.hop));
     }
     if event.packet == 0 {
         return Err(DecodeError::NoPacket);
     }
-    Ok(event)
+    Ok((event, frame))
 }
 
 /// The bytes of an event, as the kernel side would have written them.
@@ -57,8 +63,17 @@ mod tests {
         for shift in 0..8 {
             let mut bytes = vec![0xee; shift];
             bytes.extend_from_slice(&encode(&event));
-            assert_eq!(decode(&bytes[shift..]), Ok(event));
+            assert_eq!(decode(&bytes[shift..]), Ok((event, &[][..])));
         }
+    }
+
+    #[test]
+    fn the_packets_bytes_follow_the_event() {
+        let mut event = Lab::new().tcp_data(1, 100, 77)[3];
+        event.caplen = 3;
+        let record = [&encode(&event)[..], b"abc\0\0"].concat();
+        assert_eq!(decode(&record), Ok((event, &b"abc"[..])));
+        assert_eq!(decode(&record[..EVENT_SIZE + 2]), Err(DecodeError::Size(EVENT_SIZE + 2)));
     }
 
     #[test]
@@ -76,9 +91,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), EVENT_SIZE)) {
-            if let Ok(event) = decode(&bytes) {
-                prop_assert_eq!(&encode(&event)[..], &bytes[..]);
+        fn hostile_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), EVENT_SIZE..EVENT_SIZE + 300)) {
+            if let Ok((event, frame)) = decode(&bytes) {
+                prop_assert_eq!(&[&encode(&event)[..], frame].concat()[..], &bytes[..EVENT_SIZE + frame.len()]);
             }
         }
     }
