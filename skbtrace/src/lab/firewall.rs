@@ -93,12 +93,14 @@ fn check_iptables(report: &mut Report, bridge: &str, nft_is_known: bool) {
         (false, false) => &["iptables"],
         (false, true) => return,
     };
-    let listed = binaries.iter().map(|binary| (binary, output(binary, &["-S"])));
-    match listed.reduce(|first, second| if first.1.is_ok() { first } else { second }) {
-        Some((binary, Ok(listing))) => report.drops.extend(iptables_drop(binary, &listing, bridge)),
-        Some((_, Err(why))) => report.unchecked.push(format!("iptables ({why}; the Debian package is iptables)")),
-        None => {}
+    let mut why = String::new();
+    for binary in binaries {
+        match output(binary, &["-S"]) {
+            Ok(listing) => return report.drops.extend(iptables_drop(binary, &listing, bridge)),
+            Err(error) => why = error,
+        }
     }
+    report.unchecked.push(format!("iptables ({why}; the Debian package is iptables)"));
 }
 
 fn output(program: &str, arguments: &[&str]) -> Result<String, String> {

@@ -102,8 +102,10 @@ pub fn verify(run: u32, bytes: &[u8], scratch: &mut Vec<u8>) -> Result<Record, F
         return if claimed.run == run { Ok(claimed) } else { Err(Fault::Stray(claimed)) };
     };
     // The header is believed when its hash is the right one for what it says, or when nothing but the hash is wrong.
+    // The second needs a payload that bears the header out.
     let hash_fits = scratch[HASH] == bytes[HASH];
-    let rest_fits = scratch[..HASH.start] == bytes[..HASH.start] && scratch[HEADER..] == bytes[HEADER..];
+    let has_payload = bytes.len() >= HEADER + 8;
+    let rest_fits = has_payload && scratch[..HASH.start] == bytes[..HASH.start] && scratch[HEADER..] == bytes[HEADER..];
     if claimed.run == run && (hash_fits || rest_fits) {
         Err(Fault::Corrupt { record: Some(claimed), first: Some((offset, scratch[offset], bytes[offset])) })
     } else {
