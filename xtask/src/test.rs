@@ -171,7 +171,7 @@ fn on_kernel(kernel: &str, program: OsString, args: &Args) -> Result<Count> {
             std::io::stdout().write_all(&report.stdout)?;
             std::io::stderr().write_all(&report.stderr)?;
         }
-        println!("console of {}:\n{}", report.release, report.last_words());
+        report.show_last_words();
     }
     println!("vm {kernel}: {} passed, {} failed{remark}", count.passed, count.failed);
     Ok(count)

@@ -25,10 +25,12 @@ ulimit -n 4096
 mkfifo stdout stderr
 cat < stdout > ctl/stdout & out=$!
 cat < stderr > ctl/stderr & err=$!
+echo "skbtrace-vm: the command begins"
 # Whole at once, so that the host never sees half a line.
 uname -r > ctl/began.new && mv ctl/began.new ctl/began
-# In the foreground: what a shell starts in the background ignores SIGINT for ever.
-setsid sh ctl/cmd < /dev/null > stdout 2> stderr
+# By the host's shell: busybox would take its own programs for the host's. In the foreground: what a shell starts in the
+# background ignores SIGINT for ever.
+setsid /bin/sh ctl/cmd < /dev/null > stdout 2> stderr
 status=$?
 # What the command left behind holds the pipes open.
 for dir in /proc/[0-9]*; do

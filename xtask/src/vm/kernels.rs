@@ -38,6 +38,9 @@ const KERNELS: &[Row] = &[
     },
 ];
 
+/// How the names of folders begin that are not kernels yet.
+const UNPACKING: &str = ".unpacking-";
+
 /// An unpacked kernel.
 #[derive(Clone, Debug)]
 pub struct Kernel {
@@ -88,7 +91,13 @@ fn fetch(row: &Row, cache: &Path, place: &Path) -> Result<()> {
         format!("the suite {} no longer has a kernel {}; it has {what}", row.suite, row.name)
     })?;
 
-    let unpacked = tempfile::Builder::new().prefix(".unpacking-").tempdir_in(cache.join("kernels"))?;
+    // The lock is ours: what lies half unpacked is of a run that was killed.
+    for entry in fs::read_dir(cache.join("kernels"))?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNPACKING) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    let unpacked = tempfile::Builder::new().prefix(UNPACKING).tempdir_in(cache.join("kernels"))?;
     for package in &packages {
         eprintln!("fetching {package} ({})…", row.suite);
         suite.unpack(package, unpacked.path())?;

@@ -92,10 +92,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// The end of the console, for a reader who has to find out why the machine died.
-    pub fn last_words(&self) -> String {
-        let lines: Vec<&str> = self.console.lines().collect();
-        lines.get(lines.len().saturating_sub(60)..).unwrap_or_default().join("\n")
+    /// Tells on stderr what the kernel said last, for a reader who has to find out why something failed; nothing where
+    /// it had nothing to say since the command began.
+    pub fn show_last_words(&self) {
+        let words = last_words(&self.console);
+        if !words.is_empty() {
+            eprintln!("console of {}:\n{words}", self.release);
+        }
     }
 
     /// The exit status for whoever asked for the command, after telling on stderr why it is not the command's own.
@@ -109,7 +112,7 @@ impl Report {
         };
         if let Some(why) = why {
             if !console_was_shown {
-                eprintln!("console of {}:\n{}", self.release, self.last_words());
+                self.show_last_words();
             }
             eprintln!("error: {why}");
         }
@@ -150,6 +153,13 @@ pub fn run(machine: &Machine, job: &Job) -> Result<Report> {
         let qemu::Boot { ending, stdout, stderr, console } = boot;
         return Ok(Report { ending, stdout, stderr, console, release: kernel.release });
     }
+}
+
+/// The end of a console, without the boot where the command had begun: guest.sh marks that place.
+fn last_words(console: &str) -> String {
+    let since = console.rsplit_once("skbtrace-vm: the command begins").map_or(console, |(_, since)| since);
+    let lines: Vec<&str> = since.trim().lines().collect();
+    lines.get(lines.len().saturating_sub(60)..).unwrap_or_default().join("\n")
 }
 
 /// Where kernels are kept: beside what other programs keep for this user, so that a clean clone finds them.
@@ -208,7 +218,7 @@ fn quote(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Job, quote, script};
+    use super::{Job, last_words, quote, script};
 
     fn last_line(words: &[&str]) -> String {
         let job = Job { words: words.iter().map(Into::into).collect(), ..Job::default() };
@@ -219,6 +229,14 @@ mod tests {
     fn one_word_is_a_line_for_the_shell_and_more_are_left_as_they_are() {
         assert_eq!(last_line(&["exit 7"]), "exec /bin/sh -c 'exit 7'");
         assert_eq!(last_line(&["echo", "a  b", "$HOME"]), "exec 'echo' 'a  b' '$HOME'");
+    }
+
+    #[test]
+    fn the_boot_is_told_only_where_the_command_never_began() {
+        assert_eq!(last_words("boot\nskbtrace-vm: the command begins\nOops\n"), "Oops");
+        assert_eq!(last_words("boot\npanic\n"), "boot\npanic");
+        let long: String = (0..100).map(|line| format!("{line}\n")).collect();
+        assert_eq!(last_words(&long).lines().next(), Some("40"));
     }
 
     #[test]

@@ -123,7 +123,7 @@ pub fn boot(machine: &Machine, kernel: &Kernel, accel: Accel, script: &str, stre
         if signal != 0 {
             break Ending::Interrupted(i32::try_from(signal)?);
         }
-        let fatal = said.line_with(&FATAL);
+        let fatal = said.new_line_with(&FATAL);
         let dead = match (&exit, &fatal) {
             (_, Some(line)) => Some(line.clone()),
             (Some(status), None) => Some(format!("QEMU ended by itself ({status})")),
@@ -238,12 +238,13 @@ struct Follower {
     path: PathBuf,
     file: Option<File>,
     bytes: Vec<u8>,
+    looked_at: usize,
     to: Option<Box<dyn Write>>,
 }
 
 impl Follower {
     fn new(path: PathBuf, to: Option<Box<dyn Write>>) -> Self {
-        Self { path, file: None, bytes: Vec::new(), to }
+        Self { path, file: None, bytes: Vec::new(), looked_at: 0, to }
     }
 
     fn follow(&mut self) -> Result<()> {
@@ -263,8 +264,12 @@ impl Follower {
         Ok(())
     }
 
-    fn line_with(&self, words: &[&str]) -> Option<String> {
-        let text = String::from_utf8_lossy(&self.bytes);
+    /// The first line not looked at before that holds one of the words.
+    fn new_line_with(&mut self, words: &[&str]) -> Option<String> {
+        let new = self.bytes.get(self.looked_at..).unwrap_or_default();
+        let whole_lines = new.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let text = String::from_utf8_lossy(new.get(..whole_lines).unwrap_or_default()).into_owned();
+        self.looked_at += whole_lines;
         text.lines().find(|line| words.iter().any(|word| line.contains(word))).map(|line| line.trim().to_owned())
     }
 }
@@ -295,5 +300,26 @@ impl Progress {
         let back = if self.live { "\r" } else { "" };
         eprintln!("{back}{}…{how} {} s", self.what, self.start.elapsed().as_secs());
         self.shown = Some(u64::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::Follower;
+
+    #[test]
+    fn a_line_is_looked_at_once_and_only_when_it_is_whole() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut follower = Follower::new(file.path().to_path_buf(), None);
+        file.write_all(b"fine\nKernel pa").unwrap();
+        follower.follow().unwrap();
+        assert_eq!(follower.new_line_with(&["panic"]), None);
+        file.write_all(b"nic: x\nmore\n").unwrap();
+        follower.follow().unwrap();
+        assert_eq!(follower.new_line_with(&["panic"]).as_deref(), Some("Kernel panic: x"));
+        assert_eq!(follower.new_line_with(&["panic"]), None);
+        assert_eq!(follower.bytes, b"fine\nKernel panic: x\nmore\n");
     }
 }
