@@ -124,6 +124,8 @@ pub struct Event {
     pub payload_len: u32,
     /// `gso_type` of the shared info.
     pub gso_type: u32,
+    /// Bytes from where the frame begins (see `frame`) to the packet's end, whether they were copied or not.
+    pub frame_len: u32,
     /// Bits of [`EventFlags`].
     pub flags: u32,
     /// Hop: a [`crate::HopId`].
@@ -161,7 +163,7 @@ pub struct Event {
     /// How many bytes of the packet follow the event in its record.
     pub caplen: u16,
     /// Always 0.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Event>() == 232);

@@ -67,6 +67,8 @@ hops! {
     ConsumeSkb = "consume_skb",
     /// The end of packets that are freed without a tracepoint (most of TCP's receive path).
     SkbReleaseHeadState = "skb_release_head_state",
+    /// The reader is done with it: freeing is left to the CPU that allocated it.
+    SkbAttemptDeferFree = "skb_attempt_defer_free",
 }
 
 /// How many hops there are.

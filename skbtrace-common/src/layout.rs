@@ -5,6 +5,9 @@
 /// `sk_buff` is copied whole, up to this many bytes: a power of two above its size on every known kernel (232 to 240).
 pub const MAX_SKB_SIZE: usize = 256;
 
+/// At most so many bytes of a packet follow its event.
+pub const MAX_FRAME: usize = 256;
+
 /// In [`HopArgs`]: the function has no such argument.
 pub const NO_ARG: u8 = 0xff;
 
@@ -180,8 +183,8 @@ pub struct Filter {
     pub has_host: u8,
     /// `skb->protocol`, host order (for ARP).
     pub ethertype: u16,
-    /// Always 0.
-    pub reserved: u16,
+    /// Bytes of each packet to copy behind its event, at most [`MAX_FRAME`].
+    pub snaplen: u16,
 }
 
 /// A device, as netlink knows it: key of the segment map.

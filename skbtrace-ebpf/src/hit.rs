@@ -3,14 +3,17 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_get_current_comm},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
+        generated::{bpf_get_current_comm, bpf_ringbuf_output},
+    },
     programs::{ProbeContext, RawTracePointContext},
 };
 use skbtrace_common::{Context, Counters, Event, EventFlags, HopArgs, HopId, NO_ARG, hop_flags};
 
 use crate::{
     device_of,
-    maps::{COUNTERS, EVENTS, Level, SCRATCH, SEQUENCE, TRACKED, Track, hop_args, offset},
+    maps::{COUNTERS, EVENTS, Level, SCRATCH, SEQUENCE, TRACKED, Track, filter, hop_args, offset},
     packet::{Scratch, parse_headers},
     read::value,
     wanted::wanted,
@@ -116,6 +119,10 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
         device_of::describe_second(&mut scratch.event, second);
     }
     describe_hit(args, &plan, scratch);
+    let snaplen = filter().snaplen;
+    if snaplen != 0 {
+        scratch.copy_frame(snaplen);
+    }
     send(scratch, counters);
 }
 
@@ -231,7 +238,10 @@ fn send(scratch: &Scratch, counters: &mut Counters) {
     if scratch.event.flags & EventFlags::READ_FAILED != 0 {
         counters.read_failed = counters.read_failed.wrapping_add(1);
     }
-    if EVENTS.output::<Event>(&scratch.event, 0).is_ok() {
+    let (record, size) = scratch.record();
+    // SAFETY: the record is within the scratch value; the helper copies it.
+    let sent = unsafe { bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), record.cast_mut().cast(), size, 0) };
+    if sent == 0 {
         counters.sent = counters.sent.wrapping_add(1);
     } else {
         counters.ring_full = counters.ring_full.wrapping_add(1);

@@ -68,7 +68,7 @@ pub static OFFSETS: Offsets = {
 pub static HOPS: [HopArgs; HOP_COUNT] = [HopArgs::UNUSED; HOP_COUNT];
 
 #[unsafe(no_mangle)]
-pub static FILTER: Filter = Filter { host: [0; 16], port: 0, l4_proto: 0, has_host: 0, ethertype: 0, reserved: 0 };
+pub static FILTER: Filter = Filter { host: [0; 16], port: 0, l4_proto: 0, has_host: 0, ethertype: 0, snaplen: 0 };
 
 /// A member of [`OFFSETS`]: read as volatile, since the compiler must not take the initial value for the final one.
 macro_rules! offset {

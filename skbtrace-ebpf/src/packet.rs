@@ -4,7 +4,7 @@
 //! straight into the event in the scratch value, never kept in registers or on the stack: the verifier forgets what
 //! memory of a map holds, and so the many ways through the headers become one again behind them.
 
-use skbtrace_common::{Bits, Event, EventFlags, MAX_SKB_SIZE};
+use skbtrace_common::{Bits, Event, EventFlags, Frame, MAX_FRAME, MAX_SKB_SIZE};
 
 use crate::{
     maps::offset,
@@ -23,6 +23,8 @@ pub struct Scratch {
     headers: [u8; HEADER_ROOM],
     /// The event in the making.
     pub event: Event,
+    /// The packet's first bytes: they follow the event to the ring.
+    frame: [u8; MAX_FRAME],
 }
 
 impl Scratch {
@@ -81,6 +83,45 @@ impl Scratch {
         self.event.gso_size = member(shared_info, offset!(gso_size)).unwrap_or(0);
         self.event.gso_segs = member(shared_info, offset!(gso_segs)).unwrap_or(0);
         self.event.gso_type = member(shared_info, offset!(gso_type)).unwrap_or(0);
+    }
+
+    /// Copies the packet's first bytes of the linear area, from the Ethernet header on where there is one.
+    #[inline(always)]
+    pub fn copy_frame(&mut self, snaplen: u16) {
+        let network = u32::from(self.u16(offset!(network_header)));
+        let mac = u32::from(self.u16(offset!(mac_header)));
+        let mut start = mac;
+        if network != 0 && network.wrapping_sub(mac) != ETHERNET {
+            // No Ethernet header, or none yet. A tag between the two counts as the network header's.
+            start = network;
+            self.event.frame = Frame::NETWORK;
+        }
+        let linear = self.u32(offset!(tail)).wrapping_sub(start);
+        if linear > 0xffff {
+            return;
+        }
+        self.event.frame_len = linear.wrapping_add(self.event.data_len);
+        let mut length = linear;
+        if length > u32::from(snaplen) {
+            length = u32::from(snaplen);
+        }
+        if length > MAX_FRAME as u32 {
+            length = MAX_FRAME as u32;
+        }
+        let address = self.u64(offset!(head)).wrapping_add(u64::from(start));
+        if into(&raw mut self.frame, length, address) {
+            self.event.caplen = length as u16;
+        }
+    }
+
+    /// The bytes of the record: the event and what was copied of the packet.
+    #[inline(always)]
+    pub fn record(&self) -> (*const Event, u64) {
+        let mut frame = u64::from(self.event.caplen);
+        if frame > MAX_FRAME as u64 {
+            frame = MAX_FRAME as u64;
+        }
+        (&raw const self.event, size_of::<Event>() as u64 + frame)
     }
 
     #[inline(always)]
@@ -231,3 +272,5 @@ const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 const IPPROTO_ICMPV6: u8 = 58;
+
+const _: () = assert!(size_of::<Event>() % 8 == 0, "the frame must follow the event without a gap");

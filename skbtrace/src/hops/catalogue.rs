@@ -332,6 +332,10 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
         HopId::SkbReleaseHeadState,
         "The packet is freed by the code that used it up, as TCP does with what it has received.",
     ),
+    Hop::end(
+        HopId::SkbAttemptDeferFree,
+        "The reader is done with the packet and leaves its freeing to the CPU that allocated it.",
+    ),
 ];
 
 #[cfg(test)]

@@ -234,7 +234,7 @@ fn is_read_fin(last: Option<&Step>, reason: Option<u32>, reasons: &Reasons) -> b
             && step.event.flags & EventFlags::L4 != 0
             && step.event.tcp_flags & tcp_flag::FIN != 0
             && step.event.payload_len == 0
-            && (reason.is_none() || reasons.is(reason, "NOT_SPECIFIED"))
+            && (reason.is_none() || reasons.is(reason, "NOT_SPECIFIED") || reasons.is(reason, "QUEUE_PURGE"))
     })
 }
 
