@@ -1,19 +1,26 @@
 //! The life of the kernel side: loaded with what this kernel and this run need, attached hop by hop, then let loose
 //! by filling in the segment, and detached when dropped.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{KProbe, Program, ProgramError, RawTracePoint},
+    programs::ProgramError,
 };
 use skbtrace_common::{AddrKey, Counters, DeviceKey, Filter, SEGMENT_BY_ADDRESS, SEGMENT_MEMBER};
 use thiserror::Error;
 
-use super::counters::{HopCounters, add};
+use super::{
+    attach::{Links, attach_all},
+    counters::{HopCounters, add},
+};
 use crate::{
-    hops::{Hop, Plan, Probe},
+    hops::{Hop, Plan},
     host::{Host, LayoutError, offsets},
 };
 
@@ -75,14 +82,15 @@ pub struct Watched {
 
 /// A loaded and attached kernel side. Dropping it detaches every hop.
 pub struct Capture {
+    // Before `ebpf`: links go before the programs that they lead to.
+    _links: Links,
     ebpf: Ebpf,
     attached: Vec<&'static Hop>,
     watched: Watched,
 }
 
 impl Capture {
-    /// Loads and attaches what the plan wants, one hop after the other, telling `progress` how many are done. A hop
-    /// that this kernel refuses to attach is left out of the plan with the kernel's reason.
+    /// Loads and attaches what the plan wants, telling `progress` how many are done. A hop that this kernel refuses to attach is left out of the plan with the kernel's reason.
     ///
     /// # Errors
     /// When the object or a program is refused, or no hop can be attached.
@@ -101,24 +109,22 @@ impl Capture {
             .map_max_entries("EVENTS", settings.ring_size)
             .load(OBJECT)?;
         let wanted: Vec<&'static Hop> = plan.attached().collect();
-        let mut attached = Vec::with_capacity(wanted.len());
-        let mut refusal = None;
-        for (done, hop) in wanted.iter().enumerate() {
-            progress(done, wanted.len());
-            let program = ebpf.program_mut(hop.name()).ok_or(CaptureError::Missing(hop.name()))?;
-            match attach(program, hop)? {
-                Ok(()) => attached.push(*hop),
-                Err(reason) => {
-                    refusal.get_or_insert_with(|| format!("{}: {reason}", hop.name()));
-                    plan.leave_out(hop, reason);
-                }
-            }
+        let mut programs: BTreeMap<String, _> =
+            ebpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
+        let mut work = Vec::with_capacity(wanted.len());
+        for hop in &wanted {
+            work.push((*hop, programs.remove(hop.name()).ok_or(CaptureError::Missing(hop.name()))?));
         }
-        progress(wanted.len(), wanted.len());
-        if attached.is_empty() {
-            return Err(CaptureError::NothingAttached(refusal.unwrap_or_default()));
+        let (links, refused) = attach_all(work, &mut progress)?;
+        if refused.len() == wanted.len() {
+            let first = refused.first().map(|(hop, reason)| format!("{}: {reason}", hop.name()));
+            return Err(CaptureError::NothingAttached(first.unwrap_or_default()));
         }
-        Ok(Capture { ebpf, attached, watched: Watched::default() })
+        for (hop, reason) in &refused {
+            plan.leave_out(hop, reason.clone());
+        }
+        let attached = plan.attached().collect();
+        Ok(Capture { _links: links, ebpf, attached, watched: Watched::default() })
     }
 
     /// The ring of events; it can be taken once.
@@ -198,35 +204,29 @@ impl Capture {
         self.attached.iter().map(|hop| (*hop, count(hop))).collect()
     }
 
+    /// Hits that the kernel kept from the program, by its own count: shown with the program's file descriptor.
     fn missed(&self, hop: &Hop) -> u64 {
-        let _ = hop;
-        0
+        let count = || {
+            let program = self.ebpf.program(hop.name())?;
+            let fd = program.fd().ok()?.as_fd().as_raw_fd();
+            recursion_misses(&fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?)
+        };
+        count().unwrap_or(0)
     }
 }
 
-/// Loads and attaches one hop: an inner error is the kernel's refusal to attach, in a few words.
-fn attach(program: &mut Program, hop: &'static Hop) -> Result<Result<(), String>, CaptureError> {
-    let refused = |source| CaptureError::Program { hop: hop.name(), source };
-    let attached = match hop.probe {
-        Probe::Function => {
-            let program: &mut KProbe = program.try_into().map_err(refused)?;
-            program.load().map_err(refused)?;
-            program.attach(hop.name(), 0).map(drop)
-        }
-        Probe::Tracepoint => {
-            let program: &mut RawTracePoint = program.try_into().map_err(refused)?;
-            program.load().map_err(refused)?;
-            program.attach(hop.name()).map(drop)
-        }
-    };
-    Ok(attached.map_err(|error| reason(&error)))
+/// The line that Linux 5.12 and later have for this; 6.7 and later count kprobes in it.
+fn recursion_misses(fdinfo: &str) -> Option<u64> {
+    fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
 }
 
-/// The innermost cause: what the kernel said.
-fn reason(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
+#[cfg(test)]
+mod tests {
+    use super::recursion_misses;
+
+    #[test]
+    fn misses_are_read_where_the_kernel_shows_them() {
+        assert_eq!(recursion_misses("prog_type:\t2\nrecursion_misses:\t17\nverified_insns:\t9\n"), Some(17));
+        assert_eq!(recursion_misses("prog_type:\t2\n"), None);
     }
-    format!("the kernel refused to attach: {innermost}")
 }

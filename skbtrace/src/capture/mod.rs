@@ -1,5 +1,6 @@
 //! Capturing: the kernel side is loaded and attached, its ring is read, its counters are summed up.
 
+mod attach;
 mod counters;
 mod load;
 mod ring;
