@@ -221,6 +221,7 @@ impl Text {
 fn losses(losses: &Losses) -> Vec<String> {
     let mut parts = vec![format!("{} lost", counted(losses.ring_full, "event"))];
     let others = [
+        (losses.unread, "event", "sent and never read"),
         (losses.map_full, "packet", "not followed (too many at once)"),
         (losses.unreadable, "packet", "unreadable"),
         (losses.missed_probes, "hit", "missed by the kernel"),

@@ -14,6 +14,8 @@ use std::{net::IpAddr, num::NonZeroU64, process::ExitStatus, time::Duration};
 use anyhow::{Context as _, Result};
 use skbtrace_common::Filter;
 
+use tokio::time::{Instant, timeout};
+
 use crate::{
     capture::{Capture, Ring, Settings, Totals, Watched},
     hops::Plan,
@@ -120,8 +122,17 @@ pub async fn run(options: &Options) -> Result<Report> {
     capture.watch(watched(&segment))?;
     stops.spawn(&options.command)?;
     let names = RunNames { topology, symbols: host.symbols, reasons };
-    let mut run =
-        Run { capture, ring, stitcher, output, names, segment, watch, left: options.count.map(NonZeroU64::get) };
+    let mut run = Run {
+        capture,
+        ring,
+        stitcher,
+        output,
+        names,
+        segment,
+        watch,
+        left: options.count.map(NonZeroU64::get),
+        read: 0,
+    };
     let why = run.until(&mut stops).await;
     let ended = stops.wind_up(why).await;
     run.close(&ended.why).await?;
@@ -139,6 +150,8 @@ struct Run {
     watch: Watch,
     /// Packets that are still to be printed.
     left: Option<u64>,
+    /// Events read.
+    read: u64,
 }
 
 impl Run {
@@ -180,8 +193,9 @@ impl Run {
 
     /// Takes a batch of events from the ring and prints what they complete.
     fn drain(&mut self) -> Result<usize, Why> {
-        let Run { ring, stitcher, output, names, left, .. } = self;
+        let Run { ring, stitcher, output, names, left, read, .. } = self;
         let count = ring.drain(BATCH, |bytes| {
+            *read += 1;
             let (event, _frame) = decode(bytes).map_err(|error| Why::Failed(error.to_string()))?;
             let mut outcome = Ok(());
             stitcher.push(&event, &mut |packet| {
@@ -252,33 +266,19 @@ impl Run {
 
     /// Lets the packets that are under way arrive, follows no new ones, and closes the books.
     async fn close(&mut self, why: &Why) -> Result<()> {
-        let gone = matches!(why, Why::OutputClosed);
-        if !matches!(why, Why::Counted) && !gone {
-            let until = tokio::time::Instant::now() + GRACE;
-            // A command's last packets come after its end; after any other end nothing new is wanted.
-            let mut watching = matches!(why, Why::CommandEnded(_));
-            if !watching {
-                self.capture.watch(Watched::default())?;
-            }
-            while tokio::time::Instant::now() < until {
-                let quiet = tokio::time::timeout(QUIET, self.ring.readable()).await.is_err();
-                match self.drain() {
-                    Ok(_) => {}
-                    Err(Why::Failed(error)) => anyhow::bail!(error),
-                    // Nobody reads: what is left is for the books only.
-                    Err(_) => break,
-                }
-                if quiet || self.stitcher.open_packets() == 0 {
-                    if !watching {
-                        break;
-                    }
-                    watching = false;
-                    self.capture.watch(Watched::default())?;
-                }
-            }
+        // A command's last packets come after its end; after any other end nothing new is wanted.
+        if matches!(why, Why::CommandEnded(_)) {
+            self.settle(false).await?;
         }
         self.capture.watch(Watched::default())?;
-        let losses = self.losses()?;
+        let unfinished = !matches!(why, Why::Counted | Why::OutputClosed);
+        if unfinished {
+            self.settle(true).await?;
+        }
+        let mut losses = self.losses()?;
+        if unfinished {
+            losses.unread = self.unread()?;
+        }
         self.stitcher.set_losses(losses);
         let Run { stitcher, output, names, .. } = self;
         if !matches!(why, Why::Counted) {
@@ -292,6 +292,41 @@ impl Run {
         }
         output::unless_closed(output.summary(stitcher.summary(), names))?;
         Ok(())
+    }
+
+    /// Reads until nothing has come for a while, or, where no packet begins any more, all have ended; not for ever.
+    async fn settle(&mut self, no_more_begin: bool) -> Result<()> {
+        let until = Instant::now() + GRACE;
+        loop {
+            loop {
+                match self.drain() {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(Why::Failed(error)) => anyhow::bail!(error),
+                    // Nobody reads, or there is enough to read: what is left is for nobody.
+                    Err(_) => return Ok(()),
+                }
+                if Instant::now() > until {
+                    return Ok(());
+                }
+            }
+            let arrived = no_more_begin && self.stitcher.open_packets() == 0;
+            if arrived || Instant::now() > until || timeout(QUIET, self.ring.readable()).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Events that were sent and not read. The ring was empty a moment ago: a hit that was under way then is none.
+    fn unread(&mut self) -> Result<u64> {
+        let sent = Totals::of(&self.capture.counters()?).counters.sent;
+        while self.read < sent {
+            match self.drain() {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => break,
+            }
+        }
+        Ok(sent.saturating_sub(self.read))
     }
 }
 

@@ -191,7 +191,7 @@ fn ended(steps: &[Step], reasons: &Reasons) -> Outcome {
     if role == Some(Role::Tap) {
         return Outcome::Tapped { dropped: killed };
     }
-    if killed && !is_used_up_ack(last, reason, reasons) && !is_read_fin(last, reason, reasons) {
+    if killed && !is_used_up_ack(last, reason, reasons) {
         let stage = match (role, copied) {
             (_, Some(_)) => Stage::Copied,
             (Some(Role::Socket), None) => Stage::SocketQueue,
@@ -223,18 +223,6 @@ fn is_used_up_ack(last: Option<&Step>, reason: Option<u32>, reasons: &Reasons) -
             && step.event.tcp_flags & tcp_flag::ACK != 0
             && step.event.payload_len == 0
             && (reason.is_none() || reasons.is(reason, "NOT_SPECIFIED"))
-    })
-}
-
-/// A FIN waits in the socket's queue behind the data before it, and has nothing in it that a process could read: when
-/// the socket is closed, it is freed with the queue. That is no drop; data that nobody had read would be one.
-fn is_read_fin(last: Option<&Step>, reason: Option<u32>, reasons: &Reasons) -> bool {
-    last.is_some_and(|step| {
-        step.role() == Role::Socket
-            && step.event.flags & EventFlags::L4 != 0
-            && step.event.tcp_flags & tcp_flag::FIN != 0
-            && step.event.payload_len == 0
-            && (reason.is_none() || reasons.is(reason, "NOT_SPECIFIED") || reasons.is(reason, "QUEUE_PURGE"))
     })
 }
 

@@ -12,6 +12,8 @@ use super::packet::Packet;
 pub struct Losses {
     /// Events lost because the ring was full.
     pub ring_full: u64,
+    /// Events that the kernel side sent and that were not read: 0, or the books do not balance.
+    pub unread: u64,
     /// Packets not followed because the map of tracked packets was full.
     pub map_full: u64,
     /// Packets not seen because their `sk_buff` could not be read.
@@ -26,7 +28,7 @@ impl Losses {
     /// Whether the end of a packet may be among them.
     #[must_use]
     pub fn may_hide_events(&self) -> bool {
-        self.ring_full + self.unreadable + self.missed_probes > 0
+        self.ring_full + self.unread + self.unreadable + self.missed_probes > 0
     }
 
     /// Whether the run saw everything.
@@ -41,6 +43,7 @@ impl From<Counters> for Losses {
     fn from(total: Counters) -> Losses {
         Losses {
             ring_full: total.ring_full,
+            unread: 0,
             map_full: total.map_full,
             unreadable: total.unreadable,
             missed_probes: 0,

@@ -2,14 +2,12 @@
 
 use skbtrace_common::{DeviceKey, Event, EventFlags, HopId};
 
-use super::testkit::{
-    BRIDGE, Lab, NIC, PEER1, PEER2, PORT3, REASON_NETFILTER, REASON_NOT_SPECIFIED, VETH1, VETH2, in_order,
-};
+use super::testkit::{BRIDGE, Lab, NIC, PEER1, PEER2, PORT3, REASON_NETFILTER, VETH1, VETH2, in_order};
 use super::{Cause, How, Losses, Outcome, Packet, Queue, Reasons, Stage, StitchOptions, Stitcher, Summary};
 
 fn reasons() -> Reasons {
     Reasons::new([
-        (REASON_NOT_SPECIFIED, "SKB_DROP_REASON_NOT_SPECIFIED".to_owned()),
+        (2, "SKB_DROP_REASON_NOT_SPECIFIED".to_owned()),
         (REASON_NETFILTER, "SKB_DROP_REASON_NETFILTER_DROP".to_owned()),
     ])
 }
@@ -117,24 +115,6 @@ fn a_drop_knows_reason_place_and_stage() {
     );
     assert!(matches!(packets[2].outcome, Outcome::Dropped { reason: None, at: Some(HopId::TcpV4Rcv), .. }));
     assert_eq!(summary.drop_reasons, [(None, 2), (Some(REASON_NETFILTER), 1)].into());
-}
-
-#[test]
-fn a_fin_freed_with_its_socket_is_no_drop_but_unread_data_is() {
-    let queued = |flags, payload| {
-        let mut events = Lab::new().tcp_coalesced(1, 100, payload);
-        for event in &mut events {
-            event.tcp_flags = flags;
-        }
-        let end = events.last_mut().unwrap();
-        end.hop = HopId::KfreeSkb as u16;
-        end.flags |= EventFlags::REASON;
-        end.reason = REASON_NOT_SPECIFIED;
-        stitch(&events)[0].outcome.clone()
-    };
-    assert!(matches!(queued(0x11, 0), Outcome::Delivered { how: How::Queued, .. }));
-    assert!(matches!(queued(0x11, 9), Outcome::Dropped { stage: Stage::SocketQueue, .. }));
-    assert!(matches!(queued(0x18, 9), Outcome::Dropped { stage: Stage::SocketQueue, .. }));
 }
 
 #[test]

@@ -200,6 +200,7 @@ fn a_drop_in_json() {
         "missed_probes": 0,
         "read_failed": 0,
         "ring_full": 0,
+        "unread": 0,
         "unreadable": 0
       },
       "packets": 1,
