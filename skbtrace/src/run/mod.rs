@@ -116,10 +116,11 @@ pub async fn run(options: &Options) -> Result<Report> {
     let stitcher =
         Stitcher::new(StitchOptions { target: Some(target), reasons: reasons.clone(), ..Default::default() });
     let mut output = Output::new(options.format, options.colour, options.explain);
-    output.preface(&segment.line(&topology))?;
-    output.preface(&plan.line(&host.release.0))?;
     let watch = topology::watch(&topology, &segment.netns()).context("cannot follow changes of the topology")?;
     capture.watch(watched(&segment))?;
+    // Only now: who reads that hops are traced may send the packet that is to be seen.
+    output.preface(&segment.line(&topology))?;
+    output.preface(&plan.line(&host.release.0))?;
     stops.spawn(&options.command)?;
     let names = RunNames { topology, symbols: host.symbols, reasons };
     let mut run = Run {

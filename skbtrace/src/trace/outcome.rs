@@ -216,14 +216,21 @@ fn ended(steps: &[Step], reasons: &Reasons) -> Outcome {
 
 /// TCP frees some of the ACKs that it has used up (those that close a connection, and more before 5.17) by the function
 /// that otherwise drops packets, without naming a reason. These are no drops. A segment that TCP refuses has a reason.
+/// Nor is it a drop when the end of a stream has been queued and the socket is closed before anybody reads it: there is
+/// nothing to read, and TCP has taken note of the end when it came.
 fn is_used_up_ack(last: Option<&Step>, reason: Option<u32>, reasons: &Reasons) -> bool {
-    last.is_some_and(|step| {
-        matches!(step.hop, HopId::TcpV4Rcv | HopId::TcpV6Rcv | HopId::TcpAddBacklog)
-            && step.event.flags & EventFlags::L4 != 0
-            && step.event.tcp_flags & tcp_flag::ACK != 0
-            && step.event.payload_len == 0
-            && (reason.is_none() || reasons.is(reason, "NOT_SPECIFIED"))
-    })
+    let Some(step) = last else { return false };
+    let empty = step.event.flags & EventFlags::L4 != 0
+        && step.event.tcp_flags & tcp_flag::ACK != 0
+        && step.event.payload_len == 0;
+    empty
+        && match step.hop {
+            HopId::TcpV4Rcv | HopId::TcpV6Rcv | HopId::TcpAddBacklog => {
+                reason.is_none() || reasons.is(reason, "NOT_SPECIFIED")
+            }
+            HopId::TcpQueueRcv => step.event.tcp_flags & tcp_flag::FIN != 0,
+            _ => false,
+        }
 }
 
 fn delivered(steps: &[Step], how: How, at: &Step) -> Outcome {

@@ -213,6 +213,12 @@ impl Lab {
         self.segment(id, 0x10, seq, 0).dropped(2_000, 0xffff_ffff_8100_1000, Some(REASON_NOT_SPECIFIED)).events
     }
 
+    /// The end of a stream, which nobody reads before the socket is closed; and data with the same fate.
+    pub(crate) fn tcp_unread(&mut self, id: u64, flags: u8, seq: u32, payload: u32) -> Vec<Event> {
+        let trip = self.segment(id, flags, seq, payload).hop(TcpQueueRcv, 3_300, VETH1, payload);
+        trip.dropped(900_000, 0xffff_ffff_8100_2000, Some(REASON_NOT_SPECIFIED)).events
+    }
+
     /// A datagram over a veth pair without a bridge, as far as the socket.
     pub(crate) fn datagram(&mut self, id: u64, ip_id: u16) -> Trip {
         self.trip(id)

@@ -88,6 +88,18 @@ fn what_tcp_uses_up_by_itself_is_delivered() {
 }
 
 #[test]
+fn the_unread_end_of_a_stream_is_no_drop_and_unread_data_is() {
+    let mut lab = Lab::new();
+    let packets = stitch(&[lab.tcp_unread(1, 0x11, 1, 0), lab.tcp_unread(2, 0x19, 1, 7)].concat());
+    assert!(matches!(packets[0].outcome, Outcome::Delivered { how: How::Queued, .. }), "{:?}", packets[0].outcome);
+    assert!(
+        matches!(packets[1].outcome, Outcome::Dropped { stage: Stage::SocketQueue, .. }),
+        "{:?}",
+        packets[1].outcome
+    );
+}
+
+#[test]
 fn a_drop_knows_reason_place_and_stage() {
     let mut lab = Lab::new();
     let closed = lab.datagram(2, 2).dropped(1_000, 0xabcd, None).events;

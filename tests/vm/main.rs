@@ -1,0 +1,15 @@
+//! The whole program on a real kernel, as root, in the lab: what a packet did is known from how the traffic was made,
+//! and the trace must say exactly that.
+//!
+//! `cargo xtask test` runs these in a virtual machine per kernel, one at a time. They change settings of the machine
+//! that they run on, so they refuse to run elsewhere. No test asserts a time: kernels here run under emulation.
+
+#![expect(clippy::unwrap_used, reason = "these are tests, their helpers included")]
+
+mod change;
+mod ending;
+mod filters;
+mod host;
+mod path;
+mod support;
+mod volume;

@@ -1,0 +1,259 @@
+//! The path of a packet through each of the lab's scenarios: every hop, in the kernel's order, where it was, and who
+//! got the packet.
+
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+};
+
+use crate::support::{
+    lab::{CLIENT, Lab, SERVER, device_packets, within},
+    machine::{assert_nothing_attached, sh, wait_until},
+    model::{Packet, Trace},
+    tracer::{Tracer, run},
+    traffic::{PORT, lab_exchange, server, tcp_exchange, tcp_segments},
+};
+
+/// The hops from the sender to IP in the receiver's namespace: `s` is one end's number, `r` the other's.
+fn bridge_path(s: u8, r: u8) -> Vec<String> {
+    let path = "\
+        ip_output ns-calmS/calmvethS
+        __dev_queue_xmit ns-calmS/calmvethS
+        veth_xmit ns-calmS/calmvethS → init/calmvethS_peer
+        __dev_forward_skb ns-calmS/calmvethS → init/calmvethS_peer
+        netif_rx_internal init/calmvethS_peer
+        enqueue_to_backlog init/calmvethS_peer
+        br_handle_frame init/calmvethS_peer
+        br_handle_frame_finish init/calmvethS_peer
+        __br_forward init/calmvethS_peer → init/calmvethR_peer
+        br_dev_queue_push_xmit init/calmvethR_peer
+        __dev_queue_xmit init/calmvethR_peer
+        veth_xmit init/calmvethR_peer → ns-calmR/calmvethR
+        __dev_forward_skb init/calmvethR_peer → ns-calmR/calmvethR
+        netif_rx_internal ns-calmR/calmvethR
+        enqueue_to_backlog ns-calmR/calmvethR
+        ip_rcv ns-calmR/calmvethR
+        tcp_v4_rcv ns-calmR/calmvethR";
+    path.lines().map(|line| line.trim().replace('S', &s.to_string()).replace('R', &r.to_string())).collect()
+}
+
+/// The hops from one end of a pair to the other.
+fn pair_path(s: u8, r: u8) -> Vec<String> {
+    let path = "\
+        ip_output ns-calmS/calmvethS
+        __dev_queue_xmit ns-calmS/calmvethS
+        veth_xmit ns-calmS/calmvethS → ns-calmR/calmvethR
+        __dev_forward_skb ns-calmS/calmvethS → ns-calmR/calmvethR
+        netif_rx_internal ns-calmR/calmvethR
+        enqueue_to_backlog ns-calmR/calmvethR
+        ip_rcv ns-calmR/calmvethR
+        tcp_v4_rcv ns-calmR/calmvethR";
+    path.lines().map(|line| line.trim().replace('S', &s.to_string()).replace('R', &r.to_string())).collect()
+}
+
+/// What the socket does with a segment: data is queued and read, an end is queued, the rest is used up at once.
+fn to_the_socket(packet: &Packet) -> &'static [&'static str] {
+    match packet.flags() {
+        _ if packet.payload_len > 0 => &["tcp_queue_rcv", "skb_copy_datagram_iter"],
+        "FIN ACK" => &["tcp_queue_rcv"],
+        _ => &[],
+    }
+}
+
+/// Every segment went this way to the socket at its other end, and was delivered.
+fn assert_tcp_paths(trace: &Trace, path: fn(u8, u8) -> Vec<String>) {
+    for packet in trace.of(6) {
+        let mut expected = if packet.goes_to(SERVER.1) { path(2, 1) } else { path(1, 2) };
+        expected.extend(to_the_socket(packet).iter().map(|hop| (*hop).to_owned()));
+        assert_eq!(packet.path(), expected, "{packet:#?}");
+        assert_eq!(packet.verdict, "delivered", "{packet:#?}");
+        assert!(packet.branches.is_empty(), "{packet:#?}");
+    }
+}
+
+/// Segments as direction, flags and bytes, in their order.
+fn segments(trace: &Trace) -> Vec<(bool, &str, u64)> {
+    let segments = trace.of(6).into_iter();
+    segments.map(|packet| (packet.goes_to(SERVER.1), packet.flags(), packet.payload_len)).collect()
+}
+
+/// A web server in the server's namespace.
+struct WebServer(Child);
+
+impl WebServer {
+    fn start(folder: &str) -> WebServer {
+        let program = ["/usr/bin/python3", "python3"].into_iter().find(|path| fs::exists(path).unwrap());
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", SERVER.0, program.unwrap_or("python3"), "-m", "http.server", "8000"]);
+        command.args(["--bind", SERVER.1, "--directory", folder]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Seen by its socket, not by a request: that would be a packet on the path.
+        wait_until("the web server listens", || {
+            assert_eq!(child.try_wait().unwrap(), None, "the web server ended");
+            within(SERVER.0, || fs::read_to_string("/proc/thread-self/net/tcp").unwrap())
+                .contains(":1F40 00000000:0000 0A")
+        });
+        WebServer(child)
+    }
+}
+
+impl Drop for WebServer {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
+fn a_page_crosses_the_bridge() {
+    let _lab = Lab::up("bridge");
+    let folder = sh("mktemp -d").trim().to_owned();
+    fs::write(format!("{folder}/page"), [b'x'; 3000]).unwrap();
+    let web = WebServer::start(&folder);
+    let before = device_packets(SERVER.0, "calmveth1");
+    let curl = format!(
+        "echo $$ > {folder}/pid; exec ip netns exec {} curl --silent --output /dev/null --write-out \
+         '%{{size_request}} %{{size_header}} %{{size_download}}' http://78.78.0.10:8000/page > {folder}/sizes",
+        CLIENT.0
+    );
+    let trace = run(&["--iface", "calmveth1", "--json", "--", "sh", "-c", &curl]).trace();
+    let counted = device_packets(SERVER.0, "calmveth1") - before;
+
+    trace.assert_complete();
+    assert_eq!(trace.summary.packets, counted, "as many as the device itself has counted");
+    assert_eq!(trace.of(6).len() as u64, counted, "and all of them are curl's");
+    assert_tcp_paths(&trace, |s, r| bridge_path(s, r));
+
+    let sizes = fs::read_to_string(format!("{folder}/sizes")).unwrap();
+    let [request, header, body] = sizes.split(' ').map(|size| size.parse().unwrap()).collect::<Vec<u64>>()[..] else {
+        panic!("{sizes}")
+    };
+    assert_eq!(body, 3000);
+    let curl: u32 = fs::read_to_string(format!("{folder}/pid")).unwrap().trim().parse().unwrap();
+    let python = web.0.id();
+    for (address, bytes, sender, reader) in [(SERVER.1, request, curl, python), (CLIENT.1, header + body, python, curl)]
+    {
+        let data: Vec<_> = trace.of(6).into_iter().filter(|p| p.goes_to(address) && p.payload_len > 0).collect();
+        assert_eq!(data.iter().map(|packet| packet.payload_len).sum::<u64>(), bytes, "every byte, once");
+        for packet in data {
+            let process = packet.outcome.process.as_ref().unwrap();
+            assert_eq!(process.pid, reader, "{packet:#?}");
+            assert_eq!(process.name, if reader == curl { "curl" } else { "python3" });
+            assert_eq!(packet.outcome.how.as_deref(), Some("copied"));
+            assert_eq!(packet.hop("skb_copy_datagram_iter").process.as_ref(), Some(process));
+            assert!(packet.outcome.socket.as_ref().unwrap().starts_with(address));
+            // The first segments are sent by the process; a reply may be sent by the ACK that makes room for it.
+            if let Some(process) = &packet.hop("ip_output").process {
+                assert_eq!(process.pid, sender, "{packet:#?}");
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
+fn as_many_packets_as_tcpdump_sees() {
+    let _lab = Lab::up("bridge");
+    let tracer = Tracer::start(&["--iface", "calmveth1", "--json"]);
+    lab_exchange();
+    let trace = tracer.interrupt().trace();
+    assert_nothing_attached();
+    // Apart: a tap on the path changes the path.
+    let dumped = tcpdump(lab_exchange);
+
+    trace.assert_complete();
+    assert_eq!(trace.packets.len(), 11, "nothing but the exchange");
+    assert_eq!(segments(&trace), tcp_segments(100, 300));
+    let traced: Vec<_> = segments(&trace).iter().map(|(to, flags, bytes)| (*to, (*flags).to_owned(), *bytes)).collect();
+    assert_eq!(traced, dumped);
+    assert_tcp_paths(&trace, bridge_path);
+}
+
+/// The segments that tcpdump sees on calmveth1 meanwhile.
+fn tcpdump(traffic: impl FnOnce()) -> Vec<(bool, String, u64)> {
+    let file = "/tmp/skbtrace-vm.pcap";
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", SERVER.0, "tcpdump", "-i", "calmveth1", "-U", "-w", file, "tcp"]);
+    let mut child = command.stderr(fs::File::create("/tmp/skbtrace-vm.tcpdump").unwrap()).spawn().unwrap();
+    wait_until("tcpdump listens", || {
+        assert_eq!(child.try_wait().unwrap(), None, "tcpdump ended");
+        fs::read_to_string("/tmp/skbtrace-vm.tcpdump").unwrap().contains("listening on")
+    });
+    traffic();
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    child.wait().unwrap();
+    let text = sh(&format!("tcpdump -nn -r {file} 2> /dev/null"));
+    let segment = |line: &str| {
+        let to_server = line.contains(&format!(" > {}.", SERVER.1));
+        let (_, flags) = line.split_once("Flags [").unwrap();
+        let (flags, rest) = flags.split_once(']').unwrap();
+        let flags = match flags {
+            "S" => "SYN",
+            "S." => "SYN ACK",
+            "." => "ACK",
+            "P." => "PSH ACK",
+            "F." => "FIN ACK",
+            other => panic!("{other} in {line}"),
+        };
+        let (_, length) = rest.split_once("length ").unwrap();
+        let digits = length.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+        (to_server, flags.to_owned(), digits.parse().unwrap())
+    };
+    text.lines().map(segment).collect()
+}
+
+#[test]
+#[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
+fn a_pair_has_no_bridge_hop() {
+    let _lab = Lab::up("pair");
+    let tracer = Tracer::start(&["--iface", "calmveth1", "--json"]);
+    lab_exchange();
+    let trace = tracer.interrupt().trace();
+    assert_nothing_attached();
+    trace.assert_complete();
+    assert_eq!(trace.packets.len(), 11, "nothing but the exchange");
+    assert_eq!(segments(&trace), tcp_segments(100, 300));
+    assert_tcp_paths(&trace, pair_path);
+}
+
+#[test]
+#[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
+fn traffic_within_a_namespace_goes_through_lo() {
+    let _lab = Lab::up("loopback");
+    // Two at once: the forms of output do not depend on each other.
+    let [json, text] = [&["--iface", "calmveth1", "--json"][..], &["--iface", "calmveth1"]].map(Tracer::spawn);
+    let (json, text) = (json.ready(), text.ready());
+    tcp_exchange(SERVER.0, SERVER.0, server(PORT), &[b'q'; 100], &[b'r'; 300]);
+    let trace = json.interrupt().trace();
+    let text = text.interrupt();
+    assert_nothing_attached();
+
+    trace.assert_complete();
+    assert_eq!(trace.packets.len(), 11);
+    assert_eq!(trace.summary.loopback, 11);
+    for packet in &trace.packets {
+        let mut expected: Vec<String> = "\
+            ip_output ns-calm1/lo
+            __dev_queue_xmit ns-calm1/lo
+            loopback_xmit ns-calm1/lo
+            netif_rx_internal ns-calm1/lo
+            enqueue_to_backlog ns-calm1/lo
+            ip_rcv ns-calm1/lo
+            tcp_v4_rcv ns-calm1/lo"
+            .lines()
+            .map(|line| line.trim().to_owned())
+            .collect();
+        expected.extend(to_the_socket(packet).iter().map(|hop| (*hop).to_owned()));
+        assert_eq!(packet.path(), expected, "{packet:#?}");
+        assert_eq!(packet.verdict, "delivered", "{packet:#?}");
+    }
+
+    assert_eq!(text.code(), Some(0), "{text:#?}");
+    assert_eq!(text.stdout.lines().filter(|line| line.starts_with('#')).count(), 11, "a line for each packet");
+    let told: Vec<&str> = text.stdout.lines().filter(|line| line.contains("never touches the veth")).collect();
+    let [told] = told[..] else { panic!("said once, not {} times: {told:#?}", told.len()) };
+    assert!(told.contains("loopback_xmit"), "{told}");
+    assert_eq!(text.stdout.lines().filter(|line| line.contains("veth_xmit")).count(), 0, "{}", text.stdout);
+}

@@ -1,0 +1,74 @@
+//! The machine: programs, settings, and whether a trace left anything behind.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use skbtrace_common::HopId;
+
+/// How long anything may take that must happen: an order of magnitude more than it takes under emulation.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until this is so.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "not after {} s: {what}", PATIENCE.as_secs());
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether the tests may change this machine's settings.
+pub fn ours() {
+    assert!(std::env::var_os("SKBTRACE_VM").is_some(), "these tests run in a virtual machine: cargo xtask test");
+}
+
+/// Runs a program that must succeed, and returns its standard output.
+pub fn sh(line: &str) -> String {
+    let Output { status, stdout, stderr } = Command::new("sh").args(["-c", line]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert!(status.success(), "{line}: {status}: {stderr}");
+    String::from_utf8(stdout).unwrap()
+}
+
+/// Writes a setting under /proc/sys.
+pub fn sysctl(name: &str, value: &str) {
+    fs::write(Path::new("/proc/sys").join(name), value).unwrap();
+}
+
+/// What is attached to the kernel in the tracer's name.
+fn leftovers() -> Vec<String> {
+    let list = |object: &str| -> Vec<serde_json::Value> {
+        serde_json::from_str(&sh(&format!("bpftool --json {object} show"))).unwrap()
+    };
+    // The kernel keeps fifteen bytes of a program's name.
+    let is_hop = |name: &str| HopId::ALL.iter().any(|hop| hop.name().get(..15).unwrap_or(hop.name()) == name);
+    let mut left: Vec<String> = fs::read_to_string("/sys/kernel/debug/kprobes/list")
+        .unwrap()
+        .lines()
+        .map(|line| format!("kprobe {line}"))
+        .collect();
+    let programs = list("prog").into_iter().filter(|program| program["name"].as_str().is_some_and(is_hop));
+    left.extend(programs.map(|program| format!("program {}", program["name"])));
+    let links =
+        list("link").into_iter().filter(|link| link["type"] == "perf_event" || link["type"] == "raw_tracepoint");
+    left.extend(links.map(|link| format!("link {link}")));
+    left
+}
+
+/// No probe, program or link of a tracer is left. The kernel takes them away a little after the process has gone.
+pub fn assert_nothing_attached() {
+    let start = Instant::now();
+    loop {
+        let left = leftovers();
+        if left.is_empty() {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "left behind: {left:#?}");
+        sleep(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,190 @@
+//! The JSON as types, and what tests ask of it.
+
+use serde::Deserialize;
+
+/// A line of the output.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Line {
+    Packet(Packet),
+    Summary(Summary),
+}
+
+/// One run's output.
+#[derive(Debug)]
+pub struct Trace {
+    /// In the order of their beginning. The output has them in the order of their end.
+    pub packets: Vec<Packet>,
+    pub summary: Summary,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Packet {
+    pub number: Option<u64>,
+    pub id: String,
+    pub time_ns: u64,
+    pub ethertype: u16,
+    pub flow: Option<Flow>,
+    pub tcp: Option<Tcp>,
+    pub payload_len: u64,
+    pub retransmission: bool,
+    pub verdict: String,
+    pub outcome: Outcome,
+    pub hops: Vec<Hop>,
+    pub branches: Vec<Packet>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Flow {
+    pub protocol: u8,
+    pub src: String,
+    pub dst: String,
+    pub sport: Option<u16>,
+    pub dport: Option<u16>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Tcp {
+    pub flags: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Outcome {
+    pub how: Option<String>,
+    pub reason: Option<String>,
+    pub process: Option<Process>,
+    pub socket: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Process {
+    pub pid: u32,
+    pub name: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Device {
+    pub name: String,
+    pub netns_name: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Hop {
+    pub hop: String,
+    pub step: u32,
+    pub time_ns: u64,
+    pub process: Option<Process>,
+    pub device: Option<Device>,
+    pub to: Option<Device>,
+    pub skb: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Summary {
+    pub packets: u64,
+    pub delivered: u64,
+    pub dropped: u64,
+    pub incomplete: u64,
+    pub elsewhere: u64,
+    pub loopback: u64,
+    pub losses: std::collections::BTreeMap<String, u64>,
+    pub every_packet_complete: bool,
+}
+
+impl Trace {
+    /// Of a whole output: it must be numbered without a gap and end with its summary.
+    pub fn parse(output: &str) -> Trace {
+        let mut lines: Vec<Line> = output
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+            .collect();
+        let Some(Line::Summary(summary)) = lines.pop() else { panic!("no summary at the end of: {output}") };
+        let mut packets: Vec<Packet> = lines
+            .into_iter()
+            .map(|line| if let Line::Packet(packet) = line { packet } else { panic!("a second summary") })
+            .collect();
+        for (packet, number) in packets.iter().zip(1..) {
+            assert_eq!(packet.number, Some(number), "numbers have no gap");
+        }
+        assert_eq!(summary.packets, packets.len() as u64, "the summary counts what was printed");
+        packets.sort_by_key(|packet| packet.time_ns);
+        Trace { packets, summary }
+    }
+
+    /// Nothing was lost and nothing was doubted.
+    pub fn assert_complete(&self) {
+        let Summary { incomplete, every_packet_complete, losses, .. } = &self.summary;
+        assert!(*incomplete == 0 && *every_packet_complete, "{:#?}", self.summary);
+        assert!(losses.values().all(|count| *count == 0), "{losses:?}");
+        for packet in self.packets.iter().flat_map(Packet::tree) {
+            let steps: Vec<u32> = packet.hops.iter().map(|hop| hop.step).collect();
+            assert!(steps.iter().copied().eq(0..steps.len() as u32), "a gap in {steps:?} of {packet:#?}");
+            assert!(packet.hops.is_sorted_by_key(|hop| hop.time_ns), "time goes back in {packet:#?}");
+        }
+    }
+
+    /// Packets of this IP protocol.
+    pub fn of(&self, protocol: u8) -> Vec<&Packet> {
+        self.packets.iter().filter(|packet| packet.protocol() == Some(protocol)).collect()
+    }
+}
+
+impl Packet {
+    pub fn protocol(&self) -> Option<u8> {
+        self.flow.as_ref().map(|flow| flow.protocol)
+    }
+
+    /// Flags of a TCP segment.
+    pub fn flags(&self) -> &str {
+        &self.tcp.as_ref().unwrap().flags
+    }
+
+    /// Whether it goes to this address.
+    pub fn goes_to(&self, address: &str) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.dst == address)
+    }
+
+    /// This packet and its branches.
+    pub fn tree(&self) -> Vec<&Packet> {
+        std::iter::once(self).chain(self.branches.iter().flat_map(Packet::tree)).collect()
+    }
+
+    /// Its hops, each with where it was and where it went on to: `veth_xmit ns/a → init/b`. Without its end, which
+    /// depends on who let go last; and without the socket's backlog, which depends on who holds the socket.
+    pub fn path(&self) -> Vec<String> {
+        let hops = self.hops.iter().filter(|hop| !hop.is_end() && hop.hop != "tcp_add_backlog");
+        hops.map(Hop::described).collect()
+    }
+
+    /// The same without devices.
+    pub fn names(&self) -> Vec<&str> {
+        let hops = self.hops.iter().filter(|hop| !hop.is_end() && hop.hop != "tcp_add_backlog");
+        hops.map(|hop| hop.hop.as_str()).collect()
+    }
+
+    /// The only hop of this name.
+    pub fn hop(&self, name: &str) -> &Hop {
+        let [hop] = self.hops.iter().filter(|hop| hop.hop == name).collect::<Vec<_>>()[..] else {
+            panic!("not one {name} in {self:#?}")
+        };
+        hop
+    }
+}
+
+impl Hop {
+    pub fn is_end(&self) -> bool {
+        matches!(self.hop.as_str(), "kfree_skb" | "consume_skb" | "skb_release_head_state")
+    }
+
+    fn described(&self) -> String {
+        let mut text = self.hop.clone();
+        let mut add = |before: &str, device: &Option<Device>| {
+            if let Some(Device { name, netns_name }) = device {
+                text += &format!("{before}{netns_name}/{name}");
+            }
+        };
+        add(" ", &self.device);
+        add(" → ", &self.to);
+        text
+    }
+}

@@ -1,0 +1,107 @@
+//! Traffic with a known number of packets: every packet has left before the next one is caused.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread::sleep,
+    time::Duration,
+};
+
+use super::lab::{CLIENT, SERVER, within};
+
+/// Longer than TCP delays an ACK, so that none rides on the next segment; and than anything takes here.
+pub const PAUSE: Duration = Duration::from_millis(400);
+/// The server's port.
+pub const PORT: u16 = 7000;
+
+/// The segments of [`tcp_exchange`], whether each goes to the server, and its bytes.
+pub fn tcp_segments(request: u64, reply: u64) -> [(bool, &'static str, u64); 11] {
+    [
+        (true, "SYN", 0),
+        (false, "SYN ACK", 0),
+        (true, "ACK", 0),
+        (true, "PSH ACK", request),
+        (false, "ACK", 0),
+        (false, "PSH ACK", reply),
+        (true, "ACK", 0),
+        (true, "FIN ACK", 0),
+        (false, "ACK", 0),
+        (false, "FIN ACK", 0),
+        (true, "ACK", 0),
+    ]
+}
+
+/// A request, a reply and two orderly ends, from one namespace to an address of another.
+pub fn tcp_exchange(from: &str, to: &str, server: SocketAddr, request: &[u8], reply: &[u8]) {
+    let listener = within(to, || TcpListener::bind(server).unwrap());
+    let mut client = within(from, || TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+    let (mut peer, _) = listener.accept().unwrap();
+    let mut buffer = vec![0; request.len().max(reply.len())];
+    sleep(PAUSE);
+    client.write_all(request).unwrap();
+    peer.read_exact(&mut buffer[..request.len()]).unwrap();
+    assert_eq!(&buffer[..request.len()], request);
+    sleep(PAUSE);
+    peer.write_all(reply).unwrap();
+    client.read_exact(&mut buffer[..reply.len()]).unwrap();
+    assert_eq!(&buffer[..reply.len()], reply);
+    sleep(PAUSE);
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(peer.read(&mut buffer).unwrap(), 0);
+    sleep(PAUSE);
+    drop(peer);
+    assert_eq!(client.read(&mut buffer).unwrap(), 0);
+    sleep(PAUSE);
+}
+
+/// The exchange through the lab: 100 bytes to the server, 300 bytes back.
+pub fn lab_exchange() {
+    tcp_exchange(CLIENT.0, SERVER.0, server(PORT), &[b'q'; 100], &[b'r'; 300]);
+}
+
+/// The server's socket address.
+pub fn server(port: u16) -> SocketAddr {
+    SocketAddr::new(SERVER.1.parse().unwrap(), port)
+}
+
+/// Sends datagrams through the lab, of 1, 2, 3 … bytes, each of them received before the next is sent.
+pub fn datagrams(from: (&str, &str), to: (&str, &str), port: u16, count: usize) {
+    let address = |address: &str| address.parse::<IpAddr>().unwrap();
+    let receiver = within(to.0, || UdpSocket::bind((address(to.1), port)).unwrap());
+    receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let sender = within(from.0, || UdpSocket::bind((address(from.1), 0)).unwrap());
+    let mut buffer = vec![0; count + 1];
+    for length in 1..=count {
+        sender.send_to(&vec![0x55; length], receiver.local_addr().unwrap()).unwrap();
+        assert_eq!(receiver.recv(&mut buffer).unwrap(), length);
+    }
+}
+
+/// Sends a datagram to a port that nobody listens on, and waits for the kernel to say so.
+pub fn refused_datagram(from: (&str, &str), to: (&str, &str), port: u16) {
+    let address = |address: &str| address.parse::<IpAddr>().unwrap();
+    let sender = within(from.0, || {
+        let socket = UdpSocket::bind((address(from.1), 0)).unwrap();
+        socket.connect((address(to.1), port)).unwrap();
+        socket
+    });
+    sender.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    sender.send(b"anybody?").unwrap();
+    let answer = sender.recv(&mut [0; 8]).unwrap_err();
+    assert_eq!(answer.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+/// An ICMP echo request, and its reply.
+pub fn ping(from: (&str, &str), to: (&str, &str)) {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = within(from.0, || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).unwrap());
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    // Type 8, code 0, identifier 0x4242, sequence number 1, and the checksum of it all.
+    let request = [8, 0, 0xb5, 0xbc, 0x42, 0x42, 0, 1];
+    let address = SocketAddr::new(to.1.parse().unwrap(), 0);
+    socket.send_to(&request, &address.into()).unwrap();
+    let mut answer = [0; 64];
+    let length = (&socket).read(&mut answer).unwrap();
+    // Behind an IPv4 header of 20 bytes.
+    assert_eq!((length, answer[20]), (28, 0), "an echo reply");
+}
