@@ -26,8 +26,8 @@ enum Writer {
 pub struct Output {
     writer: Writer,
     out: BufWriter<io::Stdout>,
-    /// What was said of losses last.
-    told: Losses,
+    /// How many events were said to be lost last.
+    told: u64,
 }
 
 impl Output {
@@ -38,7 +38,7 @@ impl Output {
             Format::Text => Writer::Text(Text::new(Style { colour, explain })),
             Format::Json => Writer::Json(Json),
         };
-        Output { writer, out: BufWriter::with_capacity(1 << 16, io::stdout()), told: Losses::default() }
+        Output { writer, out: BufWriter::with_capacity(1 << 16, io::stdout()), told: 0 }
     }
 
     /// A line before the first packet: part of the text, and for the person alone beside JSON.
@@ -82,16 +82,15 @@ impl Output {
         self.out.flush()
     }
 
-    /// Says so when events are being lost, once for each time that it gets worse.
+    /// Says so when events are being lost: at the first, and again whenever they have doubled.
     pub(super) fn losses(&mut self, losses: &Losses) {
-        let lost = |losses: &Losses| losses.ring_full + losses.map_full;
-        if lost(losses) > lost(&self.told) {
+        let lost = losses.ring_full + losses.map_full;
+        if lost > 2 * self.told {
+            self.told = lost;
             self.notice(&format!(
-                "{} events lost so far: the ring is full (a larger --ring-size, or a filter, helps)",
-                lost(losses)
+                "{lost} events lost so far: they come faster than they are read (a filter or a larger --ring-size helps)"
             ));
         }
-        self.told = *losses;
     }
 
     /// Says something to the person.

@@ -207,6 +207,7 @@ fn ended(steps: &[Step], reasons: &Reasons) -> Outcome {
         // A tap device: the program behind it reads frames in the way in which others read sockets.
         (Role::Transmit, _) => Outcome::Left,
         (_, Some(copy)) => delivered(steps, How::Copied, copy),
+        (Role::Socket, None) if was_read(last, end) => delivered(steps, How::Copied, end),
         (Role::Socket, None) => delivered(steps, How::Queued, last),
         (Role::Transport, None) => delivered(steps, How::Protocol, end),
         (Role::Receive, None) if last.hop == HopId::ArpRcv => delivered(steps, How::Protocol, end),
@@ -231,6 +232,14 @@ fn is_used_up_ack(last: Option<&Step>, reason: Option<u32>, reasons: &Reasons) -
             HopId::TcpQueueRcv => step.event.tcp_flags & tcp_flag::FIN != 0,
             _ => false,
         }
+}
+
+/// A datagram that is not in page frags is copied without the function that the copy hop is on (net/ipv4/udp.c,
+/// copy_linear_skb): it was read if a process then consumed it. One that nobody read is dropped with its socket.
+fn was_read(last: &Step, end: &Step) -> bool {
+    last.hop == HopId::UdpEnqueueScheduleSkb
+        && matches!(end.hop, HopId::ConsumeSkb | HopId::SkbAttemptDeferFree)
+        && end.process().is_some()
 }
 
 fn delivered(steps: &[Step], how: How, at: &Step) -> Outcome {

@@ -12,7 +12,7 @@ use skbtrace_common::{DeviceKey, Event, EventFlags, HopId};
 use super::flow::FlowTable;
 use super::identity::Identity;
 use super::open::Open;
-use super::outcome::{Closing, Reasons, judge};
+use super::outcome::{Closing, Outcome, Reasons, judge};
 use super::packet::{Branch, Packet, Step, device, is_end, second_device, waited};
 use super::summary::{Losses, Summary};
 use crate::hops::{Role, hop};
@@ -261,7 +261,10 @@ impl Stitcher {
     /// The packet goes on no more.
     fn close(&mut self, key: u64, closing: Closing, sink: &mut dyn FnMut(Packet)) {
         let Some(open) = self.open.get_mut(&key) else { return };
-        open.outcome = Some(judge(&open.steps, open.start_unknown, closing, &self.options.reasons));
+        let outcome = judge(&open.steps, open.start_unknown, closing, &self.options.reasons);
+        // What is missing may have been at the target.
+        open.touched |= matches!(outcome, Outcome::Incomplete { .. });
+        open.outcome = Some(outcome);
         let (id, skb, head) = (open.id, open.skb, open.head);
         if self.by_id.get(&id) == Some(&key) {
             self.by_id.remove(&id);

@@ -130,6 +130,31 @@ fn a_drop_knows_reason_place_and_stage() {
 }
 
 #[test]
+fn a_packet_with_a_gap_may_have_touched_the_target() {
+    let target = DeviceKey { netns: PORT3.netns, ifindex: PORT3.ifindex };
+    let options = || StitchOptions { target: Some(target), ..StitchOptions::default() };
+    let whole = Lab::new().tcp_data(1, 100, 77);
+    let (_, summary) = stitch_with(options(), &whole, Losses::default());
+    assert_eq!((summary.packets, summary.elsewhere), (0, 1));
+    let mut gap = whole;
+    gap.remove(5);
+    let (_, summary) = stitch_with(options(), &gap, Losses::default());
+    assert_eq!((summary.packets, summary.incomplete, summary.elsewhere), (1, 1, 0));
+}
+
+#[test]
+fn a_datagram_that_a_process_consumes_was_read_by_it() {
+    let mut lab = Lab::new();
+    let read = lab.datagram(1, 1).process(401, "receiver").end(HopId::ConsumeSkb, 5_000).events;
+    let freed = lab.datagram(2, 2).softirq(0).end(HopId::ConsumeSkb, 5_000).events;
+    let packets = stitch(&[read, freed].concat());
+    assert!(
+        matches!(packets[0].outcome, Outcome::Delivered { how: How::Copied, process: Some(p), .. } if p.pid == 401)
+    );
+    assert!(matches!(packets[1].outcome, Outcome::Delivered { how: How::Queued, process: None, .. }));
+}
+
+#[test]
 fn a_lost_event_makes_a_packet_incomplete_and_says_where() {
     let mut events = Lab::new().tcp_data(1, 100, 77);
     events.drain(5..7);
