@@ -25,9 +25,9 @@ pub struct Args {
     /// Leave out rustfmt and clippy.
     #[arg(long)]
     no_lint: bool,
-    /// Test what users run, not what developers build: optimised.
+    /// On real kernels, test what developers build, not what users run: several times slower there.
     #[arg(long)]
-    release: bool,
+    debug: bool,
     /// Show the output of the tests on real kernels while they run.
     #[arg(long)]
     verbose: bool,
@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let kernels: Vec<&String> = args.kernels.iter().filter(|kernel| *kernel != "none").collect();
     if !kernels.is_empty() && interrupted.load(Ordering::Relaxed) == 0 {
         let mut build = vec!["test", "--no-run", "--package", "skbtrace", "--test", "vm"];
-        if args.release {
+        if !args.debug {
             build.push("--release");
         }
         match cargo::executable(&build, "vm") {
