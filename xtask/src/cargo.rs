@@ -1,6 +1,6 @@
 //! Cargo as a program, and the folders that it works in.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -46,13 +46,14 @@ pub fn tools_dirs() -> Result<Vec<PathBuf>> {
     Ok(vec![target_dir()?.join("tools"), workspace().join("target/tools")])
 }
 
-/// Builds with the arguments given and returns the path of the program that came of the target called `name`.
+/// Builds with the arguments and the environment given and returns the path of the program that came of the target called `name`.
 ///
 /// # Errors
 /// Where it does not build, or nothing of that name is built.
-pub fn executable(args: &[&str], name: &str) -> Result<PathBuf> {
+pub fn executable(args: &[&str], env: &[(&str, &OsStr)], name: &str) -> Result<PathBuf> {
     let done = command()
         .args(args)
+        .envs(env.iter().copied())
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()

@@ -25,7 +25,7 @@ const SCRIPT: &str = include_str!("demo.sh");
 pub fn run(args: &Args) -> Result<ExitCode> {
     setup::run(false)?;
     let skbtrace =
-        cargo::executable(&["build", "--release", "--package", "skbtrace", "--bin", "skbtrace"], "skbtrace")?;
+        cargo::executable(&["build", "--release", "--package", "skbtrace", "--bin", "skbtrace"], &[], "skbtrace")?;
     let here = args.kernel.is_none() && kernel_has_kprobes() && setup::can_be_root();
     let code = if here {
         let mut command = setup::as_root("sh");

@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -80,11 +81,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let kernels: Vec<&String> = args.kernels.iter().filter(|kernel| *kernel != "none").collect();
     if !kernels.is_empty() && interrupted.load(Ordering::Relaxed) == 0 {
-        let mut build = vec!["test", "--no-run", "--package", "skbtrace", "--test", "vm"];
-        if !args.debug {
-            build.push("--release");
-        }
-        match cargo::executable(&build, "vm") {
+        match vm_tests(args.debug) {
             Ok(program) => {
                 for kernel in kernels {
                     if interrupted.load(Ordering::Relaxed) == 0 {
@@ -136,6 +133,18 @@ fn unit(args: &Args) -> Result<Count> {
     let count = count.at_least_one_failure(child.wait()?.success());
     println!("unit: {} passed, {} failed", count.passed, count.failed);
     Ok(count)
+}
+
+/// The tests for real kernels. They are built as the unit tests are, so that what they rest on is built once; the program
+/// that they test is the optimised one.
+fn vm_tests(debug: bool) -> Result<PathBuf> {
+    let tests = ["test", "--no-run", "--package", "skbtrace", "--test", "vm"];
+    if debug {
+        return cargo::executable(&tests, &[], "vm");
+    }
+    let build = ["build", "--release", "--package", "skbtrace", "--bin", "skbtrace"];
+    let program = cargo::executable(&build, &[], "skbtrace")?;
+    cargo::executable(&tests, &[("SKBTRACE_PROGRAM", program.as_os_str())], "vm")
 }
 
 fn on_kernel(kernel: &str, program: OsString, args: &Args) -> Result<Count> {

@@ -17,8 +17,11 @@ use super::{
     model::Trace,
 };
 
-/// The program under test.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_skbtrace");
+/// The program under test: the optimised one where the build was told of it, for kernels under emulation.
+pub const PROGRAM: &str = match option_env!("SKBTRACE_PROGRAM") {
+    Some(optimised) => optimised,
+    None => env!("CARGO_BIN_EXE_skbtrace"),
+};
 
 /// A tracer that is running.
 pub struct Tracer {
