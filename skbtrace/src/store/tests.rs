@@ -37,7 +37,8 @@ pub(super) fn blocks(file: &[u8]) -> Vec<(usize, usize)> {
         let length = u32::from_ne_bytes(file.get(at + 4..at + 8)?.try_into().ok()?) as usize;
         let block = (at, length);
         at += length;
-        Some(block)
+        // Beyond a damaged length there is nothing to be found.
+        (length >= 12 && at <= file.len()).then_some(block)
     })
     .collect()
 }
@@ -210,4 +211,24 @@ fn wireshark_finds_nothing_malformed() {
     assert!(!text.contains("Malformed") && !text.contains("Errors ("), "{text}");
     let Some(text) = tshark(&recorded(&[]), &[]) else { return };
     assert_eq!(text, "");
+}
+
+#[test]
+fn a_hundred_thousand_events() {
+    let seen = traffic(1150);
+    assert!(seen.len() >= 100_000);
+    let begun = std::time::Instant::now();
+    let file = recorded(&seen);
+    let written = begun.elapsed();
+    let (events, _, error) = read(&file);
+    assert!(error.is_none() && events == seen);
+    eprintln!(
+        "{} events, {} bytes: written in {written:?}, read in {:?}",
+        seen.len(),
+        file.len(),
+        begun.elapsed() - written
+    );
+    let Some(text) = tshark(&file, &["-q", "-z", "io,stat,0"]) else { return };
+    let table = text.lines().find(|line| line.contains("<>")).unwrap_or_default();
+    assert!(table.contains(&format!(" {} ", seen.len())), "{text}");
 }
