@@ -11,13 +11,13 @@ use crate::run::{self, Format, Look, Options, RecordOptions, Why, wants_colour, 
 /// What to trace, and for how long.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Every packet whose path touches the interface is shown with its whole path, the hops before the interface too: its peer,
-the bridge, the bridge's other ports and their peers are watched in every netns. Filters decide on the first hop at which
+Every packet whose path touches the interface is shown with its whole path, the hops before the interface too: its peer, \
+the bridge, the bridge's other ports and their peers are watched in every netns. Filters decide on the first hop at which \
 a packet is seen; once followed, it is followed to its end.
 
-With -w the run is recorded as well: `skbtrace show FILE` prints the same again, and Wireshark opens the file as it is. It is
-readable by its owner only; under sudo that is whoever called it. With `-w -` the recording goes to standard output, the books to
-standard error, and nothing else is printed.")]
+With -w the run is recorded as well: `skbtrace show FILE` prints the same again, and Wireshark opens the file as it is. \
+It is readable by its owner only; under sudo that is whoever called it. With `-w -` the recording goes to standard output, \
+the books to standard error, and no packets are printed.")]
 pub struct Args {
     /// Interface to trace, by name, in whatever netns it is; NETNS/NAME where the name is not unique
     #[arg(short, long, value_name = "NAME")]

@@ -20,8 +20,8 @@ use crate::{
 /// Which recording, and what of it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-What the run printed is printed again, byte for byte; the parts of a rotated recording are one when they are given together, in
-their order. Filters choose packets; the books at the end are those of the whole recording.
+What the run printed is printed again, byte for byte; the parts of a rotated recording are one when they are given \
+together, in their order. Filters choose packets; the books at the end are those of the whole recording.
 
 A recording that is damaged or cut short is shown up to the damage, without books, and the exit status is 1.")]
 pub struct Args {

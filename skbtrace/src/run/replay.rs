@@ -4,8 +4,9 @@ use std::io::{self, Read};
 
 use super::{output::Output, session::Session};
 use crate::{
+    name::printable,
     store::{End, Item, ReadError, Reader, Record, RecordedNames, Start},
-    trace::Summary,
+    trace::{Losses, Summary},
 };
 
 /// What became of a showing.
@@ -108,13 +109,13 @@ impl Replay {
         let broken = self.result.complaint.is_some();
         match (&state.end, state.next) {
             (Some(end), _) if !broken => {
-                state.session.set_losses(end.losses);
+                state.session.set_losses(bounded(end.losses));
                 if end.finished {
                     state.session.finish(end.now_ns, &state.names)?;
                 }
                 state.session.books(&state.names)?;
                 if end.failed {
-                    state.session.output().notice(&format!("the run failed: {}", end.why));
+                    state.session.output().notice(&format!("the run failed: {}", tame(&end.why)));
                 }
                 self.result.summary = Some(state.session.summary().clone());
                 let events = state.session.summary().events;
@@ -164,10 +165,10 @@ impl Replay {
             Item::Record(Record::Symbol { address, name }) => drop(state.names.symbols.insert(address, name)),
             Item::Record(Record::Tick { now_ns, losses }) => {
                 state.now_ns = state.now_ns.max(now_ns);
-                state.session.tick(now_ns, losses, &state.names)?;
+                state.session.tick(now_ns, bounded(losses), &state.names)?;
             }
             Item::Record(Record::Notice { text }) => {
-                state.session.output().notice(&crate::name::printable(text.as_bytes()));
+                state.session.output().notice(&tame(&text));
             }
             Item::Record(Record::Next { part }) => state.next = Some(part),
             Item::Record(Record::End(end)) => state.end = Some(*end),
@@ -196,7 +197,7 @@ impl Replay {
         }
         let Some(mut output) = self.output.take() else { return Ok(()) };
         for line in &start.preface {
-            output.preface(&line.clone())?;
+            output.preface(&tame(line))?;
         }
         if start.part > 1 {
             output.notice(&format!(
@@ -206,7 +207,7 @@ impl Replay {
             ));
         }
         let mut session = Session::new(start.stitch_options(), output);
-        session.set_losses(start.losses);
+        session.set_losses(bounded(start.losses));
         let names = start.recorded_names();
         self.state = Some(State { session, names, start, now_ns: 0, next: None, end: None });
         Ok(())
@@ -221,6 +222,24 @@ impl Replay {
             }
             _ => String::new(),
         }
+    }
+}
+
+/// A line that was safe to print when it was recorded, and is again, whoever wrote the file. What had been escaped then
+/// stays as it was.
+fn tame(line: &str) -> String {
+    line.split('\\').map(|piece| printable(piece.as_bytes())).collect::<Vec<_>>().join("\\")
+}
+
+/// Counts that can be added up, whoever wrote them.
+fn bounded(losses: Losses) -> Losses {
+    const MOST: u64 = u64::MAX >> 8;
+    Losses {
+        ring_full: losses.ring_full.min(MOST),
+        map_full: losses.map_full.min(MOST),
+        unreadable: losses.unreadable.min(MOST),
+        missed_probes: losses.missed_probes.min(MOST),
+        read_failed: losses.read_failed.min(MOST),
     }
 }
 

@@ -4,7 +4,10 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use std::rc::Rc;
 
+use proptest::prelude::*;
+
 use super::{Format, Look, Output, Replay, Replayed, session::Session};
+use crate::store::props::seen;
 use crate::store::testkit::{Memory, Seen, names, start, traffic};
 use crate::store::{End, NameTable, RecordedNames, Recorder, Start};
 use crate::trace::Losses;
@@ -267,4 +270,42 @@ fn a_reader_that_has_gone_is_no_error() {
     while replay.part("x", &files[0][..]).unwrap() {}
     let replayed = replay.finish().unwrap();
     assert!(replayed.closed && replayed.complaint.is_none());
+}
+
+proptest! {
+    /// Whatever stands in a recording is shown without harm, to the terminal neither.
+    #[test]
+    fn hostile_recordings_are_shown_without_harm(
+        seen in prop::collection::vec(seen(), 0..20),
+        text in ".{0,40}",
+        number in prop_oneof![Just(0u64), Just(u64::MAX), any::<u64>()],
+    ) {
+        let losses = Losses { ring_full: number, map_full: number, unreadable: number, missed_probes: number, read_failed: number };
+        let memory = Memory::new();
+        let mut table = NameTable::default();
+        table.netns.insert(seen.first().map_or(0, |(event, _)| event.netns), text.clone());
+        let hostile = Start {
+            preface: vec![text.clone()],
+            max_open: number as usize,
+            idle_ns: number,
+            clock_offset_ns: number as i64,
+            under_way: number as usize,
+            losses,
+            names: table,
+            target: None,
+            ..start()
+        };
+        let mut recorder = Recorder::new(memory.clone(), hostile, None).unwrap();
+        let stitcher = crate::trace::Stitcher::new(crate::trace::StitchOptions::default());
+        for (event, bytes) in &seen {
+            recorder.event(event, bytes, std::slice::from_ref(&text), &stitcher, &names()).unwrap();
+        }
+        recorder.tick(number, losses).unwrap();
+        recorder.end(End { now_ns: number, losses, finished: true, why: text.clone(), ..End::default() }).unwrap();
+        for look in [TEXT, JSON] {
+            let (shown, replayed) = show(look, &[memory.file(0)]);
+            prop_assert_eq!(replayed.complaint, None);
+            prop_assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
+        }
+    }
 }

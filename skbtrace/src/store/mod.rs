@@ -22,7 +22,7 @@ mod frame;
 mod meta;
 mod pcapng;
 #[cfg(test)]
-mod props;
+pub(crate) mod props;
 mod reader;
 mod rotate;
 #[cfg(test)]

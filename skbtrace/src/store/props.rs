@@ -14,7 +14,7 @@ use super::{Record, Start, Writer, testkit::start};
 use crate::trace::{EVENT_SIZE, decode};
 
 /// Any event that the ring could hold, and its bytes.
-fn seen() -> impl Strategy<Value = Seen> {
+pub(crate) fn seen() -> impl Strategy<Value = Seen> {
     let event = prop::collection::vec(any::<u8>(), EVENT_SIZE);
     (event, 0..HopId::ALL.len() as u16, 1u64.., prop::collection::vec(any::<u8>(), 0..300)).prop_map(
         |(raw, hop, packet, bytes)| {
