@@ -8,6 +8,7 @@
 //! - `capture`: loads, attaches, reads the ring: a stream of events
 //! - `trace`: events → packets. Pure
 //! - `render`: a file per output format. Pure
+//! - `store`: recordings of runs: pcapng files that Wireshark opens as they are. Pure
 //! - `lab`: scenarios to trace, built from network namespaces
 
 pub mod capture;
@@ -18,5 +19,6 @@ pub mod lab;
 pub mod name;
 pub mod render;
 pub mod run;
+pub mod store;
 pub mod topology;
 pub mod trace;

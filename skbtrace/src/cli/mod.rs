@@ -3,6 +3,7 @@
 mod hops;
 mod lab;
 mod run;
+mod show;
 
 use std::process::ExitCode;
 
@@ -18,6 +19,8 @@ Examples:
   skbtrace run --iface eth0 --netns web --proto tcp --port 80 --count 10
   skbtrace run --iface calmveth1 -- curl -s http://78.78.0.10:8000/
   skbtrace run --iface calmveth1 --json | jq .outcome
+  skbtrace run --iface calmveth1 -w trace.pcapng     record; Wireshark opens it, and so does
+  skbtrace show trace.pcapng --proto tcp --port 80
   skbtrace lab up && skbtrace lab traffic            a lab to try it on
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 a packet of the kind that --fail-on names was found.")]
@@ -30,6 +33,8 @@ pub struct Cli {
 enum Command {
     /// Trace the packets that cross an interface
     Run(run::Args),
+    /// Print a recording of `run -w` again
+    Show(show::Args),
     /// Build a lab of network namespaces to trace in, and send traffic through it
     Lab(lab::LabArgs),
     /// List the hops, what each does, and which of them this kernel has
@@ -44,6 +49,7 @@ impl Cli {
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Run(args) => run::run(args),
+            Command::Show(args) => show::run(args),
             Command::Lab(args) => lab::run(args),
             Command::Hops(args) => hops::run(&args),
         }

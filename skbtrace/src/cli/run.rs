@@ -1,19 +1,23 @@
 //! `skbtrace run`.
 
-use std::{net::IpAddr, num::NonZeroU64, process::ExitCode, time::Duration};
+use std::{net::IpAddr, num::NonZeroU64, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use skbtrace_common::Filter;
 
-use crate::run::{self, Format, Options, Why, wants_colour, wire_address};
+use crate::run::{self, Format, Look, Options, RecordOptions, Why, wants_colour, wire_address};
 
 /// What to trace, and for how long.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Every packet whose path touches the interface is shown with its whole path, the hops before the interface too: its peer,
-the bridge, the bridge's other ports and their peers are watched in every netns. Filters decide on the first hop at which
-a packet is seen; once followed, it is followed to its end.")]
+Every packet whose path touches the interface is shown with its whole path, the hops before the interface too: its peer, \
+the bridge, the bridge's other ports and their peers are watched in every netns. Filters decide on the first hop at which \
+a packet is seen; once followed, it is followed to its end.
+
+With -w the run is recorded as well: `skbtrace show FILE` prints the same again, and Wireshark opens the file as it is. \
+It is readable by its owner only; under sudo that is whoever called it. With `-w -` the recording goes to standard output, \
+the books to standard error, and no packets are printed.")]
 pub struct Args {
     /// Interface to trace, by name, in whatever netns it is; NETNS/NAME where the name is not unique
     #[arg(short, long, value_name = "NAME")]
@@ -42,6 +46,21 @@ pub struct Args {
     /// Say, below the first sight of each hop, what the kernel does there
     #[arg(long, conflicts_with = "json")]
     explain: bool,
+    /// Print the books only, no packets
+    #[arg(short, long)]
+    quiet: bool,
+    /// Record the run in this pcapng file; `-` is standard output
+    #[arg(short, long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// Record this many bytes of each packet at each hop, from 0 to 256
+    #[arg(long, value_name = "BYTES", default_value = "128", value_parser = clap::value_parser!(u16).range(0..=256))]
+    snaplen: u16,
+    /// Begin a new file, FILE with .0001, .0002, ... before its extension, whenever one exceeds this size (64K, 100M, 1G)
+    #[arg(long, value_name = "SIZE", requires = "write", value_parser = rotate_size)]
+    rotate: Option<u64>,
+    /// Replace the recording if it exists
+    #[arg(long, requires = "write")]
+    force: bool,
     /// Exit with status 3 if there was such a packet
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     fail_on: Vec<Kind>,
@@ -66,23 +85,35 @@ enum Kind {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Colour {
+pub(super) enum Colour {
     /// On a terminal, unless NO_COLOR is set
     Auto,
     Always,
     Never,
 }
 
+/// A protocol to filter by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Proto {
+pub(super) enum Proto {
     Ip(u8),
     Ethertype(u16),
+}
+
+impl Colour {
+    /// Whether standard output gets colours.
+    pub(super) fn wanted(self) -> bool {
+        match self {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => wants_colour(),
+        }
+    }
 }
 
 /// Runs it.
 pub fn run(args: Args) -> Result<ExitCode> {
     let fail_on = args.fail_on.clone();
-    let options = resolve(args);
+    let options = resolve(args)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let report = runtime.block_on(run::run(&options))?;
@@ -109,7 +140,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// From what was typed to what it means.
-fn resolve(args: Args) -> Options {
+fn resolve(args: Args) -> Result<Options> {
     let mut filter = Filter { port: args.port.unwrap_or(0), ..Filter::default() };
     match args.proto {
         Some(Proto::Ip(number)) => filter.l4_proto = number,
@@ -120,22 +151,30 @@ fn resolve(args: Args) -> Options {
         filter.host = wire_address(host);
         filter.has_host = 1;
     }
-    Options {
+    if args.write.is_some() {
+        filter.snaplen = args.snaplen;
+    }
+    let record = args.write.map(|path| RecordOptions { path, rotate: args.rotate, force: args.force });
+    if record.as_ref().is_some_and(|record| record.to_stdout() && (record.rotate.is_some() || args.json)) {
+        anyhow::bail!("a recording on standard output is all that goes there: leave out --rotate and --json");
+    }
+    Ok(Options {
         iface: args.iface,
         netns: args.netns,
         count: args.count,
         timeout: args.timeout,
         filter,
         ring_size: args.ring_size,
-        format: if args.json { Format::Json } else { Format::Text },
-        colour: match args.color {
-            Colour::Always => true,
-            Colour::Never => false,
-            Colour::Auto => wants_colour(),
+        look: Look {
+            format: if args.json { Format::Json } else { Format::Text },
+            colour: args.color.wanted(),
+            explain: args.explain,
+            quiet: args.quiet,
         },
-        explain: args.explain,
+        snaplen: args.snaplen,
+        record,
         command: args.command,
-    }
+    })
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -152,7 +191,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     if duration.is_zero() { Err("must be longer than nothing".to_owned()) } else { Ok(duration) }
 }
 
-fn proto(text: &str) -> Result<Proto, String> {
+pub(super) fn proto(text: &str) -> Result<Proto, String> {
     Ok(match text.to_ascii_lowercase().as_str() {
         "tcp" => Proto::Ip(6),
         "udp" => Proto::Ip(17),
@@ -167,13 +206,7 @@ fn proto(text: &str) -> Result<Proto, String> {
 }
 
 fn ring_size(text: &str) -> Result<u32, String> {
-    let (digits, unit) = match text.as_bytes().last() {
-        Some(b'k' | b'K') => (&text[..text.len() - 1], 1 << 10),
-        Some(b'm' | b'M') => (&text[..text.len() - 1], 1 << 20),
-        _ => (text, 1),
-    };
-    let number: u64 = digits.parse().map_err(|_| "not a size: try 64K or 8M".to_owned())?;
-    let size = number.checked_mul(unit).and_then(|size| u32::try_from(size).ok()).unwrap_or(u32::MAX);
+    let size = u32::try_from(size(text)?).unwrap_or(u32::MAX);
     // The kernel wants whole pages, and pages are 4 to 64 KiB.
     if !size.is_power_of_two() || !(65_536..=1 << 30).contains(&size) {
         return Err("must be a power of two from 64K to 1024M".to_owned());
@@ -181,9 +214,29 @@ fn ring_size(text: &str) -> Result<u32, String> {
     Ok(size)
 }
 
+fn rotate_size(text: &str) -> Result<u64, String> {
+    // A file must have room for more than its beginning.
+    match size(text)? {
+        size if size < 1 << 16 => Err("must be at least 64K".to_owned()),
+        size => Ok(size),
+    }
+}
+
+/// Bytes, with K, M or G.
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1 << 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 1 << 20),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1),
+    };
+    let number: u64 = digits.parse().map_err(|_| "not a size: try 64K or 8M".to_owned())?;
+    Ok(number.saturating_mul(unit))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Proto, duration, proto, ring_size};
+    use super::{Proto, duration, proto, ring_size, rotate_size};
     use std::time::Duration;
 
     #[test]
@@ -213,6 +266,15 @@ mod tests {
         assert_eq!(ring_size("1048576"), Ok(1 << 20));
         for wrong in ["", "K", "3M", "4K", "2048M", "-1", "99999999999999999999M"] {
             assert!(ring_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn files_have_room_for_more_than_their_beginning() {
+        assert_eq!(rotate_size("64K"), Ok(65_536));
+        assert_eq!(rotate_size("3g"), Ok(3 << 30));
+        for wrong in ["", "63K", "K", "-1", "1T"] {
+            assert!(rotate_size(wrong).is_err(), "{wrong}");
         }
     }
 }

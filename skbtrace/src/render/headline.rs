@@ -148,6 +148,18 @@ pub(super) fn status(packet: &Packet, names: &dyn Names) -> String {
     }
 }
 
+/// A packet and how it ended, in one line, for a place that shows nothing else of it.
+#[must_use]
+pub fn finding(packet: &Packet, names: &dyn Names) -> String {
+    let (status, words) = (status(packet, names), last_words(packet, names));
+    let number = packet.number.map_or_else(String::new, |number| format!("#{number} "));
+    let mut line = format!("{number}{}: {status}", headline(packet));
+    if !words.is_empty() && words != status {
+        let _ = write!(line, "; {words}");
+    }
+    line
+}
+
 /// How a packet ended, for the line under its hops. Empty where the hops say all.
 pub(super) fn last_words(packet: &Packet, names: &dyn Names) -> String {
     match &packet.outcome {

@@ -15,6 +15,7 @@ mod tests;
 mod text;
 mod units;
 
+pub use headline::finding;
 pub use json::{JSON_VERSION, Json};
 pub use text::{Style, Text};
 pub use units::duration;

@@ -6,7 +6,12 @@
 mod names;
 mod output;
 mod progress;
+mod recording;
+mod replay;
+mod session;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod watched;
 
 use std::{net::IpAddr, num::NonZeroU64, process::ExitStatus, time::Duration};
@@ -20,13 +25,18 @@ use crate::{
     capture::{Capture, Ring, Settings, Totals, Watched},
     hops::Plan,
     host::Host,
+    store::{End, Start},
     topology::{self, Segment, Topology, Watch},
-    trace::{Losses, Reasons, StitchOptions, Stitcher, Summary, decode},
+    trace::{Losses, Reasons, StitchOptions, Summary, decode},
 };
 
 use names::RunNames;
-pub use output::{Format, Output, wants_colour};
+pub use output::{Format, Look, Output, Selection, wants_colour};
 use progress::Progress;
+pub use recording::RecordOptions;
+use recording::{Files, Recording, end, name_table};
+pub use replay::{Replay, Replayed};
+use session::Session;
 use stop::Stops;
 pub use stop::{Ended, Why};
 use watched::watched;
@@ -55,12 +65,12 @@ pub struct Options {
     pub filter: Filter,
     /// Size of the ring, bytes.
     pub ring_size: u32,
-    /// The form of the output.
-    pub format: Format,
-    /// Whether the output and the messages may have colours.
-    pub colour: bool,
-    /// Whether to print what each hop does.
-    pub explain: bool,
+    /// What the output looks like.
+    pub look: Look,
+    /// Bytes of each packet to take along at each hop, at most 256.
+    pub snaplen: u16,
+    /// What to record, and where.
+    pub record: Option<RecordOptions>,
     /// A command to run while tracing; the run ends when it does.
     pub command: Vec<String>,
 }
@@ -103,6 +113,8 @@ pub async fn run(options: &Options) -> Result<Report> {
     // Signals first: whatever happens from here on, Ctrl-C takes the same way out.
     let mut stops = Stops::new(options.timeout)?;
     let host = Host::look()?;
+    // Before the seconds that attaching takes: a file that cannot be made is said at once.
+    let files = options.record.as_ref().map(Files::create).transpose()?;
     let topology = Topology::read()?;
     let target = topology.find(&options.iface, options.netns.as_deref())?.key;
     let segment = topology.segment(target);
@@ -112,40 +124,64 @@ pub async fn run(options: &Options) -> Result<Report> {
     let mut capture = Capture::start(&host, &mut plan, settings, |done, all| progress.show(done, all))?;
     progress.clear();
     let ring = Ring::new(capture.ring()?).context("cannot wait for events")?;
-    let reasons = Reasons::new(host.btf.enumeration("skb_drop_reason").unwrap_or_default());
-    let stitcher =
-        Stitcher::new(StitchOptions { target: Some(target), reasons: reasons.clone(), ..Default::default() });
-    let mut output = Output::new(options.format, options.colour, options.explain);
+    let reasons = host.btf.enumeration("skb_drop_reason").unwrap_or_default();
+    let stitch =
+        StitchOptions { target: Some(target), reasons: Reasons::new(reasons.iter().cloned()), ..Default::default() };
+    // A recording on standard output leaves no room for anything else there.
+    let mut output = match &options.record {
+        Some(record) if record.to_stdout() => {
+            Output::to(Box::new(std::io::stderr()), Look { quiet: true, ..options.look })
+        }
+        _ => Output::new(options.look),
+    };
+    let preface = vec![segment.line(&topology), plan.line(&host.release.0)];
+    let recording = Recording::begin(
+        files,
+        Start {
+            recording: format!("{:x}-{:x}", wall_ns(), std::process::id()),
+            kernel: host.release.0.clone(),
+            machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
+            clock_offset_ns: clock_offset_ns(),
+            snaplen: options.snaplen,
+            preface: preface.clone(),
+            reasons: reasons.into_iter().collect(),
+            names: name_table(&topology),
+            ..Start::of(&stitch)
+        },
+    )?;
     let watch = topology::watch(&topology, &segment.netns()).context("cannot follow changes of the topology")?;
     capture.watch(watched(&segment))?;
     // Only now: who reads that hops are traced may send the packet that is to be seen.
-    output.preface(&segment.line(&topology))?;
-    output.preface(&plan.line(&host.release.0))?;
+    for line in &preface {
+        output.preface(line)?;
+    }
     stops.spawn(&options.command)?;
-    let names = RunNames { topology, symbols: host.symbols, reasons };
+    let names = RunNames { topology, symbols: host.symbols, reasons: stitch.reasons.clone() };
     let mut run = Run {
         capture,
         ring,
-        stitcher,
-        output,
+        max_open: stitch.max_open,
+        session: Session::new(stitch, output),
+        recording,
         names,
         segment,
         watch,
         left: options.count.map(NonZeroU64::get),
         read: 0,
+        told: Losses::default(),
     };
     let why = run.until(&mut stops).await;
     let ended = stops.wind_up(why).await;
     run.close(&ended.why).await?;
-    Ok(Report { ended, summary: run.stitcher.summary().clone() })
+    Ok(Report { ended, summary: run.session.summary().clone() })
 }
 
 /// A run that is going on.
 struct Run {
     capture: Capture,
     ring: Ring,
-    stitcher: Stitcher,
-    output: Output,
+    session: Session,
+    recording: Recording,
     names: RunNames,
     segment: Segment,
     watch: Watch,
@@ -153,6 +189,10 @@ struct Run {
     left: Option<u64>,
     /// Events read.
     read: u64,
+    /// Losses as they were recorded last.
+    told: Losses,
+    /// How many packets the stitcher keeps open.
+    max_open: usize,
 }
 
 impl Run {
@@ -169,7 +209,11 @@ impl Run {
                         return why;
                     }
                 }
-                () = self.watch.changed() => self.follow_topology(),
+                () = self.watch.changed() => {
+                    if let Err(why) = self.follow_topology() {
+                        return why;
+                    }
+                }
                 ready = Self::more(&mut self.ring, more) => {
                     if let Err(error) = ready {
                         return Why::Failed(error.to_string());
@@ -192,72 +236,75 @@ impl Run {
         ring.readable().await
     }
 
-    /// Takes a batch of events from the ring and prints what they complete.
+    /// Takes a batch of events from the ring, prints what they complete, and records them.
     fn drain(&mut self) -> Result<usize, Why> {
-        let Run { ring, stitcher, output, names, left, read, .. } = self;
+        let Run { ring, session, recording, names, left, read, .. } = self;
+        let mut findings = Vec::new();
         let count = ring.drain(BATCH, |bytes| {
             *read += 1;
-            let (event, _frame) = decode(bytes).map_err(|error| Why::Failed(error.to_string()))?;
-            let mut outcome = Ok(());
-            stitcher.push(&event, &mut |packet| {
-                if outcome.is_ok() {
-                    outcome = output.packet(&packet, names);
-                    if let Some(left) = left
-                        && packet.number.is_some()
-                    {
-                        *left = left.saturating_sub(1);
-                    }
-                }
-            });
-            outcome.map_err(Why::from_write)?;
+            let (event, frame) = decode(bytes).map_err(|error| Why::Failed(error.to_string()))?;
+            findings.clear();
+            let printed = session.event(&event, names, recording.is_on().then_some(&mut findings));
+            // Recorded also when nobody reads what is printed.
+            recording.write(|recorder| recorder.event(&event, frame, &findings, session.stitcher(), names))?;
+            let count = printed.map_err(Why::from_write)?;
+            if let Some(left) = left {
+                *left = left.saturating_sub(count);
+            }
             if *left == Some(0) { Err(Why::Counted) } else { Ok(()) }
         })?;
-        output.flush().map_err(Why::from_write)?;
+        session.output().flush().map_err(Why::from_write)?;
         Ok(count)
     }
 
     fn tick(&mut self) -> Result<(), Why> {
         let losses = self.losses().map_err(|error| Why::Failed(error.to_string()))?;
-        self.output.losses(&losses);
-        self.stitcher.set_losses(losses);
-        let Run { stitcher, output, names, .. } = self;
-        let mut outcome = Ok(());
-        stitcher.tick(now_ns(), &mut |packet| {
-            if outcome.is_ok() {
-                outcome = output.packet(&packet, names);
-            }
-        });
-        outcome.and_then(|()| output.flush()).map_err(Why::from_write)
+        let now_ns = now_ns();
+        // Any other tick changes nothing that is printed.
+        if losses != self.told || self.session.stitcher().open_packets() > self.max_open / 2 {
+            self.told = losses;
+            self.recording.write(|recorder| recorder.tick(now_ns, losses))?;
+        }
+        self.recording.write(|recorder| recorder.flush())?;
+        self.session.tick(now_ns, losses, &self.names).map_err(Why::from_write)
+    }
+
+    /// Says something to the person, and to whoever reads the recording.
+    fn notice(&mut self, text: &str) -> Result<(), Why> {
+        self.session.output().notice(text);
+        self.recording.write(|recorder| recorder.notice(text))
     }
 
     /// Links changed: what is watched follows. A device that is gone or a map that is full ends nothing: it is said.
-    fn follow_topology(&mut self) {
+    fn follow_topology(&mut self) -> Result<(), Why> {
         let newer = match Topology::read() {
             Ok(newer) => newer,
-            Err(error) => return self.output.notice(&format!("cannot follow a change of the topology: {error}")),
+            Err(error) => return self.notice(&format!("cannot follow a change of the topology: {error}")),
         };
         let target = self.segment.target;
         if newer.link(target).is_none() && self.names.topology.link(target).is_some() {
-            self.output.notice(&format!("{} is gone", self.names.topology.label(target)));
+            self.notice(&format!("{} is gone", self.names.topology.label(target)))?;
         }
         let segment = newer.segment(target);
         if !self.segment.diff(&segment).is_empty() {
             if let Err(error) = self.capture.watch(watched(&segment)) {
-                self.output.notice(&format!("cannot follow a change of the topology: {error}"));
+                self.notice(&format!("cannot follow a change of the topology: {error}"))?;
             }
             if newer.link(target).is_some() {
-                self.output.notice(&format!("the segment is now {}", segment.line(&newer)));
+                self.notice(&format!("the segment is now {}", segment.line(&newer)))?;
             }
         }
         if !segment.netns().is_subset(self.watch.watched()) {
             match topology::watch(&newer, &segment.netns()) {
                 Ok(watch) => self.watch = watch,
-                Err(error) => self.output.notice(&format!("cannot follow later changes: {error}")),
+                Err(error) => self.notice(&format!("cannot follow later changes: {error}"))?,
             }
         }
         self.segment = segment;
         // Devices that have gone keep their names: packets in flight may still speak of them.
         self.names.topology = newer;
+        let names = name_table(&self.names.topology);
+        self.recording.write(|recorder| recorder.names(names))
     }
 
     fn losses(&self) -> Result<Losses> {
@@ -280,19 +327,19 @@ impl Run {
         if unfinished {
             losses.unread = self.unread()?;
         }
-        self.stitcher.set_losses(losses);
-        let Run { stitcher, output, names, .. } = self;
-        if !matches!(why, Why::Counted) {
-            let mut outcome = Ok(());
-            stitcher.finish(now_ns(), &mut |packet| {
-                if outcome.is_ok() {
-                    outcome = output.packet(&packet, names);
-                }
-            });
-            output::unless_closed(outcome)?;
+        let now_ns = now_ns();
+        let Run { session, recording, names, .. } = self;
+        session.set_losses(losses);
+        let end = end(why, now_ns, losses);
+        if end.finished {
+            output::unless_closed(session.finish(now_ns, names))?;
         }
-        output::unless_closed(output.summary(stitcher.summary(), names))?;
-        Ok(())
+        output::unless_closed(session.books(names))?;
+        let end = End { packets: session.summary().packets, ..end };
+        match recording.write(|recorder| recorder.end(end)) {
+            Err(Why::Failed(error)) => anyhow::bail!(error),
+            _ => Ok(()),
+        }
     }
 
     /// Reads until nothing has come for a while, or, where no packet begins any more, all have ended; not for ever.
@@ -311,7 +358,7 @@ impl Run {
                     return Ok(());
                 }
             }
-            let arrived = no_more_begin && self.stitcher.open_packets() == 0;
+            let arrived = no_more_begin && self.session.stitcher().open_packets() == 0;
             if arrived || Instant::now() > until || timeout(QUIET, self.ring.readable()).await.is_err() {
                 return Ok(());
             }
@@ -336,4 +383,15 @@ fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     // The clock counts from boot: it is never negative.
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// The wall clock: nanoseconds since 1970.
+fn wall_ns() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    now.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec)
+}
+
+/// What makes a wall-clock time of a CLOCK_MONOTONIC one, as of now.
+fn clock_offset_ns() -> i64 {
+    wall_ns().wrapping_sub_unsigned(now_ns())
 }

@@ -1,4 +1,4 @@
-//! Where a run's packets go: standard output, in one of the formats. What is said to the person and not part of the
+//! Where the packets of a run, live or recorded, go: mostly to standard output, in one of the formats. What is said to the person and not part of the
 //! trace goes to standard error, so that a pipe gets the trace and nothing else.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
@@ -22,23 +22,55 @@ enum Writer {
     Json(Json),
 }
 
+/// What the output looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Its form.
+    pub format: Format,
+    /// Whether it, and the messages, may have colours.
+    pub colour: bool,
+    /// Whether to print what each hop does.
+    pub explain: bool,
+    /// The books alone, without packets.
+    pub quiet: bool,
+}
+
+/// Which packets are to be printed.
+pub type Selection = Box<dyn Fn(&Packet) -> bool>;
+
 /// The output of a run.
 pub struct Output {
     writer: Writer,
-    out: BufWriter<io::Stdout>,
+    out: BufWriter<Box<dyn io::Write>>,
+    quiet: bool,
+    selection: Option<Selection>,
     /// How many events were said to be lost last.
     told: u64,
 }
 
 impl Output {
-    /// Standard output in this format.
+    /// Output to standard output.
     #[must_use]
-    pub fn new(format: Format, colour: bool, explain: bool) -> Output {
-        let writer = match format {
-            Format::Text => Writer::Text(Text::new(Style { colour, explain })),
+    pub fn new(look: Look) -> Output {
+        Output::to(Box::new(io::stdout()), look)
+    }
+
+    /// Output to wherever.
+    #[must_use]
+    pub fn to(out: Box<dyn io::Write>, look: Look) -> Output {
+        let writer = match look.format {
+            Format::Text => Writer::Text(Text::new(Style { colour: look.colour, explain: look.explain })),
             Format::Json => Writer::Json(Json),
         };
-        Output { writer, out: BufWriter::with_capacity(1 << 16, io::stdout()), told: 0 }
+        let out = BufWriter::with_capacity(1 << 16, out);
+        Output { writer, out, quiet: look.quiet, selection: None, told: 0 }
+    }
+
+    /// Output of these packets only; the books are still those of the run.
+    #[must_use]
+    pub fn only(mut self, selection: Selection) -> Output {
+        self.selection = Some(selection);
+        self
     }
 
     /// A line before the first packet: part of the text, and for the person alone beside JSON.
@@ -60,7 +92,8 @@ impl Output {
 
     /// A packet.
     pub(super) fn packet(&mut self, packet: &Packet, names: &dyn Names) -> io::Result<()> {
-        if packet.number.is_none() {
+        let wanted = self.selection.as_ref().is_none_or(|selection| selection(packet));
+        if packet.number.is_none() || self.quiet || !wanted {
             return Ok(());
         }
         match &mut self.writer {

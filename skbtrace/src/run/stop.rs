@@ -1,7 +1,7 @@
 //! What ends a run: a signal, the time, the command that was to be traced; or the run itself.
 
 use std::{
-    io,
+    fmt, io,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -31,6 +31,19 @@ pub enum Why {
     OutputClosed,
     /// Something failed.
     Failed(String),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Signal(name) => f.write_str(name),
+            Why::TimedOut => f.write_str("its time was over"),
+            Why::Counted => f.write_str("it had the packets that it was to have"),
+            Why::CommandEnded(status) => write!(f, "the command ended: {status}"),
+            Why::OutputClosed => f.write_str("nobody read the output any more"),
+            Why::Failed(error) => f.write_str(error),
+        }
+    }
 }
 
 impl Why {

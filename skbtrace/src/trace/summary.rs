@@ -8,7 +8,7 @@ use super::outcome::Outcome;
 use super::packet::Packet;
 
 /// What the run did not see. Numbers of events or packets since its beginning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Losses {
     /// Events lost because the ring was full.
     pub ring_full: u64,

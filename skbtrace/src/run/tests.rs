@@ -1,0 +1,311 @@
+//! A recording shows what the run showed, byte for byte: runs without a kernel, recorded and shown again.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::rc::Rc;
+
+use proptest::prelude::*;
+
+use super::{Format, Look, Output, Replay, Replayed, session::Session};
+use crate::store::props::seen;
+use crate::store::testkit::{Memory, Seen, names, start, traffic};
+use crate::store::{End, NameTable, RecordedNames, Recorder, Start};
+use crate::trace::Losses;
+
+/// Somewhere to write to and to look at later.
+#[derive(Clone, Default)]
+struct Paper(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Paper {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.borrow().clone()).unwrap()
+    }
+}
+
+const TEXT: Look = Look { format: Format::Text, colour: false, explain: false, quiet: false };
+const JSON: Look = Look { format: Format::Json, ..TEXT };
+
+/// A run, as `run` would do it.
+struct Live {
+    session: Session,
+    recorder: Option<Recorder<Memory>>,
+    names: RecordedNames,
+    paper: Paper,
+    failure: Option<io::Error>,
+}
+
+impl Live {
+    fn new(look: Look, memory: &Memory, start: Start, rotate: Option<u64>) -> Live {
+        let paper = Paper::default();
+        let mut output = Output::to(Box::new(paper.clone()), look);
+        for line in &start.preface {
+            output.preface(line).unwrap();
+        }
+        let session = Session::new(start.stitch_options(), output);
+        let recorder = Some(Recorder::new(memory.clone(), start, rotate).unwrap());
+        Live { session, recorder, names: names(), paper, failure: None }
+    }
+
+    fn record(&mut self, write: impl FnOnce(&mut Recorder<Memory>, &Session) -> io::Result<()>) {
+        let Some(recorder) = &mut self.recorder else { return };
+        if let Err(error) = write(recorder, &self.session) {
+            self.failure = Some(error);
+            assert!(recorder.give_up(End { failed: true, finished: true, why: "full".to_owned(), ..End::default() }));
+            self.recorder = None;
+        }
+    }
+
+    fn events(&mut self, seen: &[Seen]) {
+        for (event, bytes) in seen {
+            let mut findings = Vec::new();
+            self.session.event(event, &self.names, Some(&mut findings)).unwrap();
+            let names = self.names.clone();
+            self.record(|recorder, session| recorder.event(event, bytes, &findings, session.stitcher(), &names));
+        }
+    }
+
+    fn tick(&mut self, now_ns: u64, losses: Losses) {
+        self.record(|recorder, _| recorder.tick(now_ns, losses));
+        self.session.tick(now_ns, losses, &self.names).unwrap();
+    }
+
+    fn rename(&mut self, table: NameTable) {
+        self.names.table = table.clone();
+        self.record(|recorder, _| recorder.names(table));
+    }
+
+    fn end(mut self, now_ns: u64, losses: Losses, finished: bool) -> String {
+        self.session.set_losses(losses);
+        if finished {
+            self.session.finish(now_ns, &self.names).unwrap();
+        }
+        self.session.books(&self.names).unwrap();
+        self.record(|recorder, _| {
+            recorder.end(End { now_ns, losses, finished, why: "SIGINT".to_owned(), ..End::default() })
+        });
+        self.paper.text()
+    }
+}
+
+fn show(look: Look, files: &[Vec<u8>]) -> (String, Replayed) {
+    let paper = Paper::default();
+    let mut replay = Replay::new(Output::to(Box::new(paper.clone()), look));
+    for file in files {
+        if !replay.part("x", &file[..]).unwrap() {
+            break;
+        }
+    }
+    let replayed = replay.finish().unwrap();
+    (paper.text(), replayed)
+}
+
+/// A run in which all happens that can change what is printed, with little room for open packets.
+fn eventful(look: Look, rotate: Option<u64>) -> (String, Vec<Vec<u8>>) {
+    let memory = Memory::new();
+    let mut live = Live::new(look, &memory, Start { max_open: 24, idle_ns: 1, ..start() }, rotate);
+    let seen = traffic(60);
+    let later = seen[seen.len() - 1].0.time_ns + 1_000_000;
+    let third = seen.len() / 3;
+    let (first, rest) = seen.split_at(third);
+    let (second, last) = rest.split_at(third);
+    live.events(first);
+    live.tick(first[third - 1].0.time_ns + 500, Losses::default());
+    let mut table = start().names;
+    table.netns.insert(crate::trace::testkit::VETH1.netns, "renamed".to_owned());
+    table.bridges.clear();
+    live.rename(table);
+    live.events(second);
+    live.tick(second[third - 1].0.time_ns + 500, Losses { ring_full: 3, ..Losses::default() });
+    live.events(last);
+    let text = live.end(later, Losses { ring_full: 3, read_failed: 1, ..Losses::default() }, true);
+    let files = memory.files.borrow().clone();
+    (text, files)
+}
+
+#[test]
+fn a_recording_shows_what_the_run_showed() {
+    let looks = [TEXT, JSON, Look { explain: true, colour: true, ..TEXT }, Look { quiet: true, ..TEXT }];
+    for look in looks {
+        let (live, files) = eventful(look, None);
+        assert_eq!(files.len(), 1);
+        let (shown, replayed) = show(look, &files);
+        assert_eq!(shown, live);
+        assert_eq!(replayed.complaint, None);
+        assert!(replayed.summary.is_some_and(|summary| summary.packets > 100 && summary.late_events == 0));
+    }
+    // What happened in the run is in what was printed, or the comparison would say little.
+    let (live, _) = eventful(TEXT, None);
+    for sign in
+        ["ns-calm1 ", "renamed ", "(calmbr)", "nf_hook_slow+0x44", "NETFILTER_DROP", "still in", "3 events lost"]
+    {
+        assert!(live.contains(sign), "{sign}");
+    }
+}
+
+#[test]
+fn a_run_that_had_its_packets_shows_no_more_than_these() {
+    let memory = Memory::new();
+    let mut live = Live::new(TEXT, &memory, start(), None);
+    live.events(&traffic(2)[..100]);
+    let text = live.end(9_000_000_000, Losses::default(), false);
+    let (shown, replayed) = show(TEXT, &[memory.file(0)]);
+    assert_eq!(shown, text);
+    assert_eq!(replayed.complaint, None);
+}
+
+#[test]
+fn the_parts_of_a_recording_show_the_whole_run() {
+    let (live, files) = eventful(TEXT, Some(64 << 10));
+    assert!(files.len() > 5, "{}", files.len());
+    assert!(files.iter().all(|file| file.len() < 66 << 10));
+    let (shown, replayed) = show(TEXT, &files);
+    assert_eq!(shown, live);
+    assert_eq!(replayed.complaint, None);
+    // One after another in one file, as `cat` leaves them, they are the same.
+    let (shown, replayed) = show(TEXT, &[files.concat()]);
+    assert_eq!((shown, replayed.complaint), (live, None));
+}
+
+#[test]
+fn a_part_can_be_shown_by_itself() {
+    let memory = Memory::new();
+    let mut live = Live::new(TEXT, &memory, start(), Some(64 << 10));
+    live.events(&traffic(10));
+    let live = live.end(9_000_000_000, Losses::default(), true);
+    let (shown, replayed) = show(TEXT, &memory.files.borrow()[2..3]);
+    assert_eq!(replayed.complaint, None);
+    assert!(replayed.summary.is_some());
+    // But for its number and what counts from the beginning, a packet that is all in this part is as it was.
+    let packets = |text: &str| -> Vec<String> {
+        let packets = text.split("\n\n").filter(|packet| packet.contains("UDP") && packet.contains("DROPPED"));
+        packets.filter_map(|packet| Some(packet.split_once(' ')?.1.to_owned())).collect()
+    };
+    let (whole, part) = (packets(&live), packets(&shown));
+    assert!(part.len() > 1 && part.len() < whole.len());
+    assert!(part.iter().all(|packet| whole.contains(packet)), "{part:#?}");
+}
+
+#[test]
+fn parts_that_do_not_follow_each_other_are_refused() {
+    let (_, files) = eventful(TEXT, Some(64 << 10));
+    let gap = show(TEXT, &[files[0].clone(), files[2].clone()]).1;
+    assert_eq!(gap.complaint.as_deref(), Some("x: this is part 3 of the recording, and part 2 is next"));
+    assert!(gap.summary.is_none());
+    let (_, other) = eventful(TEXT, None);
+    let memory = Memory::new();
+    let live = Live::new(TEXT, &memory, Start { recording: "2-2".to_owned(), ..start() }, None);
+    live.end(1, Losses::default(), true);
+    let mixed = show(TEXT, &[other[0].clone(), memory.file(0)]).1;
+    assert_eq!(mixed.complaint.as_deref(), Some("x: another recording begins here: show one at a time"));
+}
+
+#[test]
+fn a_torn_tail_costs_no_more_than_itself() {
+    let (live, files) = eventful(TEXT, None);
+    let file = &files[0];
+    for length in [file.len() - 1, file.len() - 30, file.len() * 2 / 3, file.len() / 2] {
+        let (shown, replayed) = show(TEXT, &[file[..length].to_vec()]);
+        let complaint = replayed.complaint.unwrap();
+        assert!(complaint.contains("cut short; shown is what comes before: "), "{complaint}");
+        assert!(replayed.summary.is_none() && !shown.contains("packets: "));
+        // What had been finished by then is as it was.
+        let finished: u64 = complaint.split(" events, ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        let next = format!("\n#{} ", finished + 1);
+        let until = |text: &str| text[..text.find(&next).unwrap_or(text.len())].to_owned();
+        assert!(finished > 50 && until(&live).starts_with(&until(&shown)), "{finished} packets");
+    }
+}
+
+#[test]
+fn a_run_that_was_killed_is_shown_and_told_from_one_that_ended() {
+    let memory = Memory::new();
+    let mut live = Live::new(TEXT, &memory, start(), None);
+    live.events(&traffic(1));
+    live.recorder.as_mut().unwrap().flush().unwrap();
+    let (shown, replayed) = show(TEXT, &[memory.file(0)]);
+    assert!(shown.contains("\n#4 "), "{shown}");
+    let complaint = replayed.complaint.unwrap();
+    assert!(
+        complaint.starts_with("it ends without an end: the run was killed, or is still going on; shown"),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn a_full_disk_ends_the_recording_in_good_order() {
+    let memory = Memory { room: 200_000, ..Memory::new() };
+    let mut live = Live::new(TEXT, &memory, start(), None);
+    live.events(&traffic(40));
+    assert_eq!(live.failure.as_ref().unwrap().kind(), io::ErrorKind::StorageFull);
+    assert!(memory.file(0).len() > 100_000);
+    let (shown, replayed) = show(TEXT, &[memory.file(0)]);
+    assert_eq!(replayed.complaint, None);
+    let summary = replayed.summary.unwrap();
+    assert!(summary.events > 200 && shown.contains("#10 "));
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    struct Gone;
+    impl Write for Gone {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (_, files) = eventful(TEXT, None);
+    let mut replay = Replay::new(Output::to(Box::new(Gone), TEXT));
+    while replay.part("x", &files[0][..]).unwrap() {}
+    let replayed = replay.finish().unwrap();
+    assert!(replayed.closed && replayed.complaint.is_none());
+}
+
+proptest! {
+    /// Whatever stands in a recording is shown without harm, to the terminal neither.
+    #[test]
+    fn hostile_recordings_are_shown_without_harm(
+        seen in prop::collection::vec(seen(), 0..20),
+        text in ".{0,40}",
+        number in prop_oneof![Just(0u64), Just(u64::MAX), any::<u64>()],
+    ) {
+        let losses = Losses { ring_full: number, unread: number, map_full: number, unreadable: number, missed_probes: number, read_failed: number };
+        let memory = Memory::new();
+        let mut table = NameTable::default();
+        table.netns.insert(seen.first().map_or(0, |(event, _)| event.netns), text.clone());
+        let hostile = Start {
+            preface: vec![text.clone()],
+            max_open: number as usize,
+            idle_ns: number,
+            clock_offset_ns: number as i64,
+            under_way: number as usize,
+            losses,
+            names: table,
+            target: None,
+            ..start()
+        };
+        let mut recorder = Recorder::new(memory.clone(), hostile, None).unwrap();
+        let stitcher = crate::trace::Stitcher::new(crate::trace::StitchOptions::default());
+        for (event, bytes) in &seen {
+            recorder.event(event, bytes, std::slice::from_ref(&text), &stitcher, &names()).unwrap();
+        }
+        recorder.tick(number, losses).unwrap();
+        recorder.end(End { now_ns: number, losses, finished: true, why: text.clone(), ..End::default() }).unwrap();
+        for look in [TEXT, JSON] {
+            let (shown, replayed) = show(look, &[memory.file(0)]);
+            prop_assert_eq!(replayed.complaint, None);
+            prop_assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
+        }
+    }
+}

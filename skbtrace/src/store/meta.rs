@@ -1,0 +1,199 @@
+//! What a recording holds beside events: all that the live run's output depended on. Each is a JSON object in a
+//! block of its own, so that a person can read it too.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use skbtrace_common::{DeviceKey, Event, HopId};
+
+use crate::render::Names;
+use crate::trace::{Losses, Reasons, StitchOptions};
+
+/// Version of the format. It rises when [`Event`] changes, or anything here in a way that an older reader would get
+/// wrong. Hops travel by name, so that new ones change nothing.
+pub const FORMAT: u32 = 1;
+
+// Whoever changes the layout of an event raises FORMAT.
+const _: () = assert!(size_of::<Event>() == 232 && FORMAT == 1);
+
+/// Everything but events.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// The first of a file.
+    Start(Box<Start>),
+    /// The names from here on.
+    Names(NameTable),
+    /// The kernel's code at an address that the next event bears.
+    Symbol {
+        /// The address.
+        address: u64,
+        /// The function and the offset in it.
+        name: String,
+    },
+    /// The stitcher was told the time and the losses.
+    Tick {
+        /// CLOCK_MONOTONIC, nanoseconds.
+        now_ns: u64,
+        /// Since the beginning of the run.
+        losses: Losses,
+    },
+    /// Said to the person at the run.
+    Notice {
+        /// What.
+        text: String,
+    },
+    /// The file was full: the recording goes on in the next one.
+    Next {
+        /// Number of the next part.
+        part: u32,
+    },
+    /// The last of a recording.
+    End(Box<End>),
+}
+
+/// The beginning of a file: with it, each part of a recording can be read by itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// [`FORMAT`] of the file.
+    pub version: u32,
+    /// Version of skbtrace that wrote it.
+    pub tool: String,
+    /// Names the recording: the same in all of its parts.
+    pub recording: String,
+    /// Number of this part, from 1.
+    pub part: u32,
+    /// Release of the traced kernel.
+    pub kernel: String,
+    /// Its machine, as `uname -m` has it.
+    pub machine: String,
+    /// Wall clock less CLOCK_MONOTONIC, nanoseconds: packets bear the sum.
+    pub clock_offset_ns: i64,
+    /// Bytes kept of each packet.
+    pub snaplen: u16,
+    /// Lines before the first packet.
+    pub preface: Vec<String>,
+    /// netns and ifindex of the device of interest.
+    pub target: Option<(u32, u32)>,
+    /// See [`StitchOptions::max_open`].
+    pub max_open: usize,
+    /// See [`StitchOptions::idle_ns`].
+    pub idle_ns: u64,
+    /// Drop reasons of the traced kernel, with their prefixes.
+    pub reasons: BTreeMap<u32, String>,
+    /// Names of the hops, by the numbers that they have in this file.
+    pub hops: Vec<String>,
+    /// Names at this time.
+    pub names: NameTable,
+    /// Code that events of earlier parts named.
+    pub symbols: BTreeMap<u64, String>,
+    /// What was lost in earlier parts.
+    pub losses: Losses,
+    /// How many packets were reported in earlier parts.
+    pub packets: u64,
+    /// How many packets were under way when the part before ended.
+    pub under_way: usize,
+}
+
+/// How a recording ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// When: CLOCK_MONOTONIC, nanoseconds.
+    pub now_ns: u64,
+    /// All that was lost.
+    pub losses: Losses,
+    /// Whether the packets under way were reported at the end; they are not when a number of packets was asked for.
+    pub finished: bool,
+    /// Whether what ended it was a failure.
+    pub failed: bool,
+    /// What ended it, in words.
+    pub why: String,
+    /// Events in the recording, all parts together.
+    pub events: u64,
+    /// Packets that the run reported.
+    pub packets: u64,
+}
+
+/// Names of namespaces, and which device is a port of which bridge. Safe to print.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameTable {
+    /// Labels of namespaces by their numbers.
+    pub netns: BTreeMap<u32, String>,
+    /// Names of bridges, by the netns and the ifindex of their ports.
+    pub bridges: BTreeMap<u32, BTreeMap<u32, String>>,
+}
+
+impl NameTable {
+    /// What a namespace is called, in the words of a live run.
+    #[must_use]
+    pub fn netns(&self, inum: u32) -> String {
+        self.netns.get(&inum).cloned().unwrap_or_else(|| format!("net:[{inum}]"))
+    }
+}
+
+/// The names of a recorded run.
+#[derive(Clone, Debug, Default)]
+pub struct RecordedNames {
+    /// Namespaces and bridges.
+    pub table: NameTable,
+    /// Drop reasons.
+    pub reasons: Reasons,
+    /// Places in the kernel.
+    pub symbols: BTreeMap<u64, String>,
+}
+
+impl Names for RecordedNames {
+    fn netns(&self, inum: u32) -> String {
+        self.table.netns(inum)
+    }
+
+    fn bridge_of(&self, device: DeviceKey) -> Option<String> {
+        self.table.bridges.get(&device.netns)?.get(&device.ifindex).cloned()
+    }
+
+    fn reason(&self, reason: u32) -> Option<String> {
+        self.reasons.name(reason).map(str::to_owned)
+    }
+
+    fn symbol(&self, address: u64) -> Option<String> {
+        self.symbols.get(&address).cloned()
+    }
+}
+
+impl Start {
+    /// Of a run with these options; the rest is for the caller to fill in.
+    #[must_use]
+    pub fn of(options: &StitchOptions) -> Start {
+        Start {
+            version: FORMAT,
+            tool: env!("CARGO_PKG_VERSION").to_owned(),
+            part: 1,
+            target: options.target.map(|target| (target.netns, target.ifindex)),
+            max_open: options.max_open,
+            idle_ns: options.idle_ns,
+            hops: HopId::ALL.iter().map(|hop| hop.name().to_owned()).collect(),
+            ..Start::default()
+        }
+    }
+
+    /// The options of the stitcher of that run.
+    #[must_use]
+    pub fn stitch_options(&self) -> StitchOptions {
+        StitchOptions {
+            target: self.target.map(|(netns, ifindex)| DeviceKey { netns, ifindex }),
+            reasons: self.drop_reasons(),
+            max_open: self.max_open,
+            idle_ns: self.idle_ns,
+        }
+    }
+
+    /// The names at the beginning of the file.
+    #[must_use]
+    pub fn recorded_names(&self) -> RecordedNames {
+        RecordedNames { table: self.names.clone(), reasons: self.drop_reasons(), symbols: self.symbols.clone() }
+    }
+
+    fn drop_reasons(&self) -> Reasons {
+        Reasons::new(self.reasons.iter().map(|(number, name)| (*number, name.clone())))
+    }
+}
