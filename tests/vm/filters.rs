@@ -114,7 +114,7 @@ ns-calm1 calmveth1 netif_rx_internal TIME 29
 enqueue_to_backlog TIME 29
 ip_rcv TIME 29 waited TIME in the CPU's queue
 udp_queue_rcv_one_skb TIME 9
-__udp_enqueue_schedule_skb TIME 9
+__udp_enqueue_schedule_skb TIME 1 csum none
 
 1 packet: 1 delivered, 0 dropped, 0 incomplete, 0 in flight · 0 events lost · every packet complete",
             release.trim()

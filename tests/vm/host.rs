@@ -40,7 +40,8 @@ fn an_unknown_interface_is_answered_with_near_names_and_where_it_was_sought() {
     assert_refusal(&run(&["--iface", "xyz"]), &format!("no interface xyz in any of {known}"));
     assert_refusal(
         &run(&["--iface", "calmveth1", "--netns", "ns-calm2"]),
-        "no interface calmveth1 in network namespace ns-calm2; did you mean ns-calm1/calmveth1 or calmveth2?",
+        "no interface calmveth1 in network namespace ns-calm2; did you mean ns-calm1/calmveth1 or \
+         ns-calm2/calmveth2?",
     );
     assert_refusal(
         &run(&["--iface", "calmveth1", "--netns", "ns-calm3"]),

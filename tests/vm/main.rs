@@ -11,5 +11,6 @@ mod ending;
 mod filters;
 mod host;
 mod path;
+mod protocols;
 mod support;
 mod volume;

@@ -27,7 +27,6 @@ pub struct Packet {
     pub flow: Option<Flow>,
     pub tcp: Option<Tcp>,
     pub payload_len: u64,
-    pub retransmission: bool,
     pub verdict: String,
     pub outcome: Outcome,
     pub hops: Vec<Hop>,
@@ -39,7 +38,6 @@ pub struct Flow {
     pub protocol: u8,
     pub src: String,
     pub dst: String,
-    pub sport: Option<u16>,
     pub dport: Option<u16>,
 }
 
@@ -83,9 +81,7 @@ pub struct Hop {
 pub struct Summary {
     pub packets: u64,
     pub delivered: u64,
-    pub dropped: u64,
     pub incomplete: u64,
-    pub elsewhere: u64,
     pub loopback: u64,
     pub losses: std::collections::BTreeMap<String, u64>,
     pub every_packet_complete: bool,

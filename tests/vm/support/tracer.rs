@@ -123,11 +123,6 @@ impl Tracer {
         self
     }
 
-    /// What it has printed so far.
-    pub fn output(&self) -> String {
-        self.out.so_far()
-    }
-
     /// What it has said so far.
     pub fn messages(&self) -> String {
         self.err.so_far()
