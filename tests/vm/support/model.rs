@@ -169,7 +169,7 @@ impl Packet {
 
 impl Hop {
     pub fn is_end(&self) -> bool {
-        matches!(self.hop.as_str(), "kfree_skb" | "consume_skb" | "skb_release_head_state")
+        matches!(self.hop.as_str(), "kfree_skb" | "consume_skb" | "skb_release_head_state" | "skb_attempt_defer_free")
     }
 
     fn described(&self) -> String {
