@@ -78,7 +78,8 @@ fn a_reader_that_goes_ends_the_run() {
     let stderr = String::from_utf8(done.stderr).unwrap();
     let message = stderr.strip_prefix("skbtrace: nobody reads the output any more: stopped after ").unwrap();
     let packets: u64 = message.strip_suffix(" packets\n").unwrap().parse().unwrap();
-    assert!((1..=sent).contains(&packets), "{packets} of {sent}");
+    // None at all when the tracer's second line was for nobody already.
+    assert!(packets <= sent, "{packets} of {sent}");
     assert_nothing_attached();
 }
 

@@ -51,9 +51,11 @@ fn pair_path(s: u8, r: u8) -> Vec<String> {
     path.lines().map(|line| line.trim().replace('S', &s.to_string()).replace('R', &r.to_string())).collect()
 }
 
-/// What the socket does with a segment: data is queued and read, an end is queued, the rest is used up at once.
+/// What the socket does with a segment: data is queued and read, an end is queued, the rest is used up at once. Data may
+/// also be appended to the segment before it that nobody has read yet: then it is read from there.
 fn to_the_socket(packet: &Packet) -> &'static [&'static str] {
     match packet.flags() {
+        _ if packet.payload_len > 0 && packet.outcome.how.as_deref() == Some("queued") => &["tcp_queue_rcv"],
         _ if packet.payload_len > 0 => &["tcp_queue_rcv", "skb_copy_datagram_iter"],
         "FIN ACK" => &["tcp_queue_rcv"],
         _ => &[],
@@ -68,6 +70,14 @@ fn assert_tcp_paths(trace: &Trace, path: fn(u8, u8) -> Vec<String>) {
         assert_eq!(packet.path(), expected, "{packet:#?}");
         assert_eq!(packet.verdict, "delivered", "{packet:#?}");
         assert!(packet.branches.is_empty(), "{packet:#?}");
+    }
+}
+
+/// The two data segments of the exchange are far apart: each is read for itself, by this process.
+fn assert_every_byte_is_read(trace: &Trace) {
+    for packet in trace.packets.iter().filter(|packet| packet.payload_len > 0) {
+        assert_eq!(packet.outcome.how.as_deref(), Some("copied"), "{packet:#?}");
+        assert_eq!(packet.outcome.process.as_ref().map(|process| process.pid), Some(std::process::id()));
     }
 }
 
@@ -123,7 +133,7 @@ fn a_page_crosses_the_bridge() {
     trace.assert_complete();
     assert_eq!(trace.summary.packets, counted, "as many as the device itself has counted");
     assert_eq!(trace.of(6).len() as u64, counted, "and all of them are curl's");
-    assert_tcp_paths(&trace, |s, r| bridge_path(s, r));
+    assert_tcp_paths(&trace, bridge_path);
 
     let sizes = fs::read_to_string(format!("{folder}/sizes")).unwrap();
     let [request, header, body] = sizes.split(' ').map(|size| size.parse().unwrap()).collect::<Vec<u64>>()[..] else {
@@ -136,7 +146,9 @@ fn a_page_crosses_the_bridge() {
     {
         let data: Vec<_> = trace.of(6).into_iter().filter(|p| p.goes_to(address) && p.payload_len > 0).collect();
         assert_eq!(data.iter().map(|packet| packet.payload_len).sum::<u64>(), bytes, "every byte, once");
-        for packet in data {
+        // What is read first was appended to nothing.
+        assert_eq!(data[0].outcome.how.as_deref(), Some("copied"), "{data:#?}");
+        for packet in data.into_iter().filter(|packet| packet.outcome.how.as_deref() != Some("queued")) {
             let process = packet.outcome.process.as_ref().unwrap();
             assert_eq!(process.pid, reader, "{packet:#?}");
             assert_eq!(process.name, if reader == curl { "curl" } else { "python3" });
@@ -168,6 +180,7 @@ fn as_many_packets_as_tcpdump_sees() {
     let traced: Vec<_> = segments(&trace).iter().map(|(to, flags, bytes)| (*to, (*flags).to_owned(), *bytes)).collect();
     assert_eq!(traced, dumped);
     assert_tcp_paths(&trace, bridge_path);
+    assert_every_byte_is_read(&trace);
 }
 
 /// The segments that tcpdump sees on calmveth1 meanwhile.
@@ -216,6 +229,7 @@ fn a_pair_has_no_bridge_hop() {
     assert_eq!(trace.packets.len(), 11, "nothing but the exchange");
     assert_eq!(segments(&trace), tcp_segments(100, 300));
     assert_tcp_paths(&trace, pair_path);
+    assert_every_byte_is_read(&trace);
 }
 
 #[test]
@@ -233,6 +247,7 @@ fn traffic_within_a_namespace_goes_through_lo() {
     trace.assert_complete();
     assert_eq!(trace.packets.len(), 11);
     assert_eq!(trace.summary.loopback, 11);
+    assert_every_byte_is_read(&trace);
     for packet in &trace.packets {
         let mut expected: Vec<String> = "\
             ip_output ns-calm1/lo

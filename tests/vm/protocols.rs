@@ -53,7 +53,8 @@ fn a_ping_and_the_arp_before_it() {
     let trace = tracer.interrupt().trace();
     assert_nothing_attached();
     trace.assert_complete();
-    let [question, answer, request, reply] = &trace.packets[..] else { panic!("{trace:#?}") };
+    // The echo was sent first, and waited below IP for the answer.
+    let [request, question, answer, reply] = &trace.packets[..] else { panic!("{trace:#?}") };
 
     // The question is for everyone: for the bridge's own host too, and a clone of it goes on through the other port.
     assert_eq!((question.ethertype, answer.ethertype), (0x0806, 0x0806));
@@ -63,7 +64,6 @@ fn a_ping_and_the_arp_before_it() {
     assert_eq!(question.verdict, "delivered");
     assert_delivered(answer, &across(&[], &["arp_rcv"]));
 
-    // The echo waited for the answer, below IP.
     assert_eq!((request.protocol(), reply.protocol()), (Some(1), Some(1)));
     assert!(request.goes_to(SERVER.1) && reply.goes_to(CLIENT.1));
     assert_delivered(request, &across(&["ip_output"], &["ip_rcv", "icmp_rcv"]));

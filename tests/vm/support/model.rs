@@ -6,7 +6,7 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Line {
-    Packet(Packet),
+    Packet(Box<Packet>),
     Summary(Summary),
 }
 
@@ -97,7 +97,7 @@ impl Trace {
         let Some(Line::Summary(summary)) = lines.pop() else { panic!("no summary at the end of: {output}") };
         let mut packets: Vec<Packet> = lines
             .into_iter()
-            .map(|line| if let Line::Packet(packet) = line { packet } else { panic!("a second summary") })
+            .map(|line| if let Line::Packet(packet) = line { *packet } else { panic!("a second summary") })
             .collect();
         for (packet, number) in packets.iter().zip(1..) {
             assert_eq!(packet.number, Some(number), "numbers have no gap");
