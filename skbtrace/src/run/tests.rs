@@ -134,7 +134,8 @@ fn eventful(look: Look, rotate: Option<u64>) -> (String, Vec<Vec<u8>>) {
 
 #[test]
 fn a_recording_shows_what_the_run_showed() {
-    let looks = [TEXT, JSON, Look { explain: true, colour: true, ..TEXT }, Look { quiet: true, ..TEXT }];
+    let events = Look { format: Format::JsonEvents, ..TEXT };
+    let looks = [TEXT, JSON, events, Look { explain: true, colour: true, ..TEXT }, Look { quiet: true, ..TEXT }];
     for look in looks {
         let (live, files) = eventful(look, None);
         assert_eq!(files.len(), 1);
@@ -273,6 +274,8 @@ fn a_reader_that_has_gone_is_no_error() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     /// Whatever stands in a recording is shown without harm, to the terminal neither.
     #[test]
     fn hostile_recordings_are_shown_without_harm(
