@@ -220,7 +220,8 @@ fn a_torn_tail_costs_no_more_than_itself() {
         assert!(complaint.contains("cut short; shown is what comes before: "), "{complaint}");
         assert!(replayed.summary.is_none() && !shown.contains("packets: "));
         // What had been finished by then is as it was.
-        let finished: u64 = complaint.split(" events, ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        let finished: u64 =
+            complaint.split(" to their end ").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
         let next = format!("\n#{} ", finished + 1);
         let until = |text: &str| text[..text.find(&next).unwrap_or(text.len())].to_owned();
         assert!(finished > 50 && until(&live).starts_with(&until(&shown)), "{finished} packets");
