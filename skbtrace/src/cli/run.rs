@@ -43,6 +43,9 @@ pub struct Args {
     /// Print one JSON object per packet, and one for the summary
     #[arg(long)]
     json: bool,
+    /// With --json: one object per hop of each packet instead
+    #[arg(long, requires = "json")]
+    events: bool,
     /// Say, below the first sight of each hop, what the kernel does there
     #[arg(long, conflicts_with = "json")]
     explain: bool,
@@ -166,7 +169,7 @@ fn resolve(args: Args) -> Result<Options> {
         filter,
         ring_size: args.ring_size,
         look: Look {
-            format: if args.json { Format::Json } else { Format::Text },
+            format: format(args.json, args.events),
             colour: args.color.wanted(),
             explain: args.explain,
             quiet: args.quiet,
@@ -175,6 +178,15 @@ fn resolve(args: Args) -> Result<Options> {
         record,
         command: args.command,
     })
+}
+
+/// The form of the output that was asked for.
+pub(super) fn format(json: bool, events: bool) -> Format {
+    match (json, events) {
+        (true, true) => Format::JsonEvents,
+        (true, false) => Format::Json,
+        (false, _) => Format::Text,
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

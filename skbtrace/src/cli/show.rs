@@ -11,9 +11,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::run::{Colour, Proto, proto};
+use super::run::{Colour, Proto, format, proto};
 use crate::{
-    run::{Format, Look, Output, Replay, Selection},
+    run::{Look, Output, Replay, Selection},
     trace::{Flow, Packet},
 };
 
@@ -31,6 +31,9 @@ pub struct Args {
     /// Print one JSON object per packet, and one for the summary
     #[arg(long)]
     json: bool,
+    /// With --json: one object per hop of each packet instead
+    #[arg(long, requires = "json")]
+    events: bool,
     /// Say, below the first sight of each hop, what the kernel does there
     #[arg(long, conflicts_with = "json")]
     explain: bool,
@@ -66,7 +69,7 @@ struct Wanted {
 /// Shows it.
 pub fn run(args: Args) -> Result<ExitCode> {
     let look = Look {
-        format: if args.json { Format::Json } else { Format::Text },
+        format: format(args.json, args.events),
         colour: args.color.wanted(),
         explain: args.explain,
         quiet: args.quiet,

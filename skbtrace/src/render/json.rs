@@ -1,4 +1,4 @@
-//! A line of JSON per packet, and a last one with the books. `schema/packet.schema.json` describes both; what is not
+//! A line of JSON per packet, or per hop of each, and a last one with the books. `schema/packet.schema.json` describes them; what is not
 //! known is left out, not null.
 //!
 //! Names are escaped as in the text: a program that prints what it reads from here prints nothing hostile. Ids and
@@ -15,7 +15,7 @@ use super::row::{device_name, ip_summed};
 use super::{Names, place, reason_name};
 use crate::name::printable;
 use crate::trace::{self, Cause, Outcome, Step};
-use line::{Branch, Device, DropReason, End, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Process, Summary, Tcp};
+use line::{Branch, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Process, Summary, Tcp};
 
 /// Version of the format: it rises when a field changes its meaning or goes, not when one is added.
 pub const JSON_VERSION: u32 = 1;
@@ -32,6 +32,28 @@ impl Json {
     pub fn packet(&self, out: &mut dyn io::Write, packet: &trace::Packet, names: &dyn Names) -> io::Result<()> {
         let Some(number) = packet.number else { return Ok(()) };
         write_line(out, &Line::Packet { version: JSON_VERSION, number, packet: packet_of(packet, names) })
+    }
+
+    /// Writes an object per hop of a packet and of its branches, depth first, in place of the one that holds them all.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn events(&self, out: &mut dyn io::Write, packet: &trace::Packet, names: &dyn Names) -> io::Result<()> {
+        let Some(number) = packet.number else { return Ok(()) };
+        for part in packet.tree() {
+            for step in &part.steps {
+                let event = Event {
+                    number,
+                    id: format!("{:#x}", part.id),
+                    parent: part.parent.map(|parent| format!("{parent:#x}")),
+                    flow: part.flow.map(flow_of),
+                    verdict: status(part.verdict()),
+                    event: hop(step, names),
+                };
+                write_line(out, &Line::Event { version: JSON_VERSION, event })?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes the books of the run.
@@ -80,15 +102,7 @@ fn packet_of(packet: &trace::Packet, names: &dyn Names) -> Packet {
         time_ns: packet.first_ns(),
         total_ns: packet.total_ns(),
         ethertype: packet.ethertype,
-        flow: packet.flow.map(|flow| Flow {
-            protocol: flow.proto,
-            src: flow.src,
-            dst: flow.dst,
-            sport: flow.ports.map(|ports| ports.0),
-            dport: flow.ports.map(|ports| ports.1),
-            icmp: flow.icmp.map(|icmp| Icmp { kind: icmp.kind, code: icmp.code, id: icmp.id, seq: icmp.seq }),
-            fragment: flow.fragment,
-        }),
+        flow: packet.flow.map(flow_of),
         tcp: packet.tcp.map(|tcp| Tcp {
             flags: tcp_flags(tcp.flags),
             seq: tcp.seq,
@@ -103,6 +117,18 @@ fn packet_of(packet: &trace::Packet, names: &dyn Names) -> Packet {
         branches: branches
             .map(|branch| Branch { after: branch.after, packet: packet_of(&branch.packet, names) })
             .collect(),
+    }
+}
+
+fn flow_of(flow: trace::Flow) -> Flow {
+    Flow {
+        protocol: flow.proto,
+        src: flow.src,
+        dst: flow.dst,
+        sport: flow.ports.map(|ports| ports.0),
+        dport: flow.ports.map(|ports| ports.1),
+        icmp: flow.icmp.map(|icmp| Icmp { kind: icmp.kind, code: icmp.code, id: icmp.id, seq: icmp.seq }),
+        fragment: flow.fragment,
     }
 }
 

@@ -13,13 +13,16 @@ use crate::{
 pub enum Format {
     /// Timelines for people.
     Text,
-    /// One JSON object per line.
+    /// A JSON object per packet, one per line.
     Json,
+    /// A JSON object per hop of each packet.
+    JsonEvents,
 }
 
 enum Writer {
     Text(Text),
     Json(Json),
+    Events(Json),
 }
 
 /// What the output looks like.
@@ -61,6 +64,7 @@ impl Output {
         let writer = match look.format {
             Format::Text => Writer::Text(Text::new(Style { colour: look.colour, explain: look.explain })),
             Format::Json => Writer::Json(Json),
+            Format::JsonEvents => Writer::Events(Json),
         };
         let out = BufWriter::with_capacity(1 << 16, out);
         Output { writer, out, quiet: look.quiet, selection: None, told: 0 }
@@ -83,7 +87,7 @@ impl Output {
                 let written = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
                 unless_closed(written)
             }
-            Writer::Json(_) => {
+            Writer::Json(_) | Writer::Events(_) => {
                 self.notice(line);
                 Ok(())
             }
@@ -99,6 +103,7 @@ impl Output {
         match &mut self.writer {
             Writer::Text(text) => text.packet(&mut self.out, packet, names),
             Writer::Json(json) => json.packet(&mut self.out, packet, names),
+            Writer::Events(json) => json.events(&mut self.out, packet, names),
         }
     }
 
@@ -106,7 +111,7 @@ impl Output {
     pub(super) fn summary(&mut self, summary: &Summary, names: &dyn Names) -> io::Result<()> {
         match &self.writer {
             Writer::Text(text) => text.summary(&mut self.out, summary, names)?,
-            Writer::Json(json) => json.summary(&mut self.out, summary, names)?,
+            Writer::Json(json) | Writer::Events(json) => json.summary(&mut self.out, summary, names)?,
         }
         self.out.flush()
     }

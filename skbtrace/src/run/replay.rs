@@ -128,7 +128,7 @@ impl Replay {
                 state.session.finish(state.now_ns, &state.names)?;
                 state.session.books(&state.names)?;
                 state.session.output().notice(&format!(
-                    "the recording goes on in part {part}, where {under_way} packets were still under way: show the parts together"
+                    "the recording goes on in part {part}, with {under_way} of its packets still under way: show the parts together"
                 ));
                 self.result.summary = Some(state.session.summary().clone());
             }
@@ -183,6 +183,9 @@ impl Replay {
             if start.recording != state.start.recording {
                 return Err(Stop::Complaint("another recording begins here: show one at a time".to_owned()));
             }
+            if state.next.is_none() {
+                return Err(Stop::Complaint("it goes on after its end".to_owned()));
+            }
             return match state.next.take() {
                 Some(next) if next == start.part => {
                     state.names = start.recorded_names();
@@ -190,8 +193,11 @@ impl Replay {
                 }
                 next => {
                     state.next = next;
-                    let wanted = next.map_or_else(|| "nothing".to_owned(), |next| format!("part {next}"));
-                    Err(Stop::Complaint(format!("this is part {} of the recording, and {wanted} is next", start.part)))
+                    let next = next.unwrap_or(0);
+                    Err(Stop::Complaint(format!(
+                        "this is part {} of the recording, and part {next} is next",
+                        start.part
+                    )))
                 }
             };
         }
@@ -201,8 +207,8 @@ impl Replay {
         }
         if start.part > 1 {
             output.notice(&format!(
-                "this is part {} of a recording: {} packets came before, so numbers here are not those of the run, and {} \
-                 were under way and are shown incomplete; show the parts together",
+                "this is part {} of a recording: its packets are numbered from 1 here, {} came before and {} were \
+                 under way, which are shown incomplete; show the parts together",
                 start.part, start.packets, start.under_way
             ));
         }
@@ -247,7 +253,7 @@ fn bounded(losses: Losses) -> Losses {
 fn tally(session: &Session, under_way: usize) -> String {
     let summary = session.summary();
     format!(
-        "shown is what comes before: {} events, {} packets to their end and {under_way} under way",
+        "shown is what comes before: events {}, packets to their end {}, under way {under_way}",
         summary.events, summary.packets
     )
 }

@@ -2,10 +2,11 @@
 //! Pure: over whatever reads or writes bytes.
 //!
 //! A file is pcapng, a section of:
-//! - the section's header, and at once a [`Record::Start`] in a block of our own: what the output depends on
+//! - the section's header, the interface for hops that are at no device, and a [`Record::Start`] in a block of our own:
+//!   what the output depends on
 //! - for every event an enhanced packet block: the packet's bytes where the kernel side took any, wall-clock nanoseconds,
 //!   the hop and what became of the packet as comments, and the event itself in a custom option
-//! - for every device an interface description, before the first packet that was at it
+//! - for every device an interface description, before the first packet that was there
 //! - a [`Record`] in a block of our own where something else changed what was printed, and at the end why the run ended
 //!
 //! Every block is sealed (see `pcapng`). Nothing that has been written is written again, so whatever happens to a run,

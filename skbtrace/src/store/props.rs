@@ -152,7 +152,7 @@ proptest! {
         let mut file = Vec::new();
         Writer::new(&mut file, &start()).unwrap();
         let mut block = super::pcapng::Block::new(&mut file, kind);
-        block.bytes(&bytes).pad().seal(2);
+        block.bytes(&bytes).pad().seal(3);
         read(&file);
     }
 }
@@ -161,7 +161,7 @@ proptest! {
 #[test]
 fn promised_lengths_cost_nothing() {
     let mut file = recorded(&[]);
-    let (at, _) = blocks(&file)[1];
+    let (at, _) = blocks(&file)[2];
     file[at + 4..at + 8].copy_from_slice(&(16u32 << 20).to_ne_bytes());
     let (.., error) = read(&file);
     assert!(error.is_some_and(|error| error.to_string().contains("cut short")));
@@ -203,7 +203,7 @@ fn fuzz_reader() {
             let mut file = Vec::new();
             Writer::new(&mut file, &hops).unwrap();
             let kind = u32::from_ne_bytes([original[at], original[at + 1], original[at + 2], original[at + 3]]);
-            super::pcapng::Block::new(&mut file, kind).bytes(&body).pad().seal(2);
+            super::pcapng::Block::new(&mut file, kind).bytes(&body).pad().seal(3);
             let (events, ..) = read(&file);
             assert!(events.iter().all(|(event, bytes)| usize::from(event.caplen) == bytes.len()));
             for (event, bytes) in events {

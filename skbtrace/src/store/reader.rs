@@ -142,7 +142,7 @@ impl<R: Read> Reader<R> {
             }
             let opened = open(&self.block, self.ordinal).map_err(|fault| self.damaged(fault))?;
             let (kind, body) = (opened.kind, opened.body);
-            if self.starting {
+            if self.starting && kind != INTERFACE {
                 let start = self.start_of(kind, body)?;
                 self.hops = self.hops_of(&start)?;
                 self.starting = false;

@@ -83,6 +83,7 @@ fn a_small_file_block_by_block() {
     }
     insta::assert_snapshot!(text, @r##"
     0xa0d0d0a 100: Linux 6.1.0-test | skbtrace 0.0.0
+    0x1 92: hops that are at no device
     0x80534b42: {"start":{"version":1,"tool":"0.0.0","recording":"1-1","part":1,"kernel":"6.1.0-test","mac
     0x1 120: ns-calm2/calmveth2 | ifindex 2 in network namespace 4026532002
     0x6 416: __dev_forward_skb → calmveth2_peer (packet 0x1, step 3) | calmveth2_peer
@@ -90,7 +91,6 @@ fn a_small_file_block_by_block() {
     0x6 412: xxxxxxxxxxxxxxxxxxxx | netif_rx_internal (packet 0x1, step 4) | calmveth2_peer
     0x6 424: xxxxxxxxxxxxxxxxxxxx | __br_forward → calmveth1_peer (packet 0x1, step 8) | calmveth2_peer | calmveth1_peer
     0x80534b42: {"symbol":{"address":18446744071587758148,"name":"nf_hook_slow+0x44"}}
-    0x1 92: hops that are at no device
     0x6 404: xxxxxxxxxxxxxxxxxxxx | kfree_skb (packet 0x1, step 9)
     0x80534b42: {"end":{"now_ns":0,"losses":{"ring_full":0,"unread":0,"map_full":0,"unreadable":0,"missed_
     "##);
@@ -162,7 +162,7 @@ fn damage_is_said_with_its_place() {
     };
     insta::assert_snapshot!(change(&|file| file[at + 100] ^= 1), @"damaged at byte AT (block 10): the checksum of the block is wrong: bytes have changed since they were written");
     insta::assert_snapshot!(change(&|file| file[at] ^= 1), @"damaged at byte AT (block 10): the checksum of the block is wrong: bytes have changed since they were written");
-    insta::assert_snapshot!(change(&|file| file[at + 4] ^= 2), @"damaged at byte AT (block 10): a block cannot have 402 bytes");
+    insta::assert_snapshot!(change(&|file| file[at + 4] ^= 2), @"damaged at byte AT (block 10): a block cannot have 406 bytes");
     insta::assert_snapshot!(change(&|file| file[at + 6] = 1), @"damaged at byte AT (block 10): the file ends in the middle of a block: the recording was cut short");
     insta::assert_snapshot!(change(&|file| file[at + length - 1] ^= 1), @"damaged at byte AT (block 10): the checksum of the block is wrong: bytes have changed since they were written");
     insta::assert_snapshot!(change(&|file| drop(file.drain(at..at + length))), @"damaged at byte AT (block 10): block 11 comes where block 10 should be: a part of the file is missing");
@@ -211,6 +211,17 @@ fn wireshark_finds_nothing_malformed() {
     assert!(!text.contains("Malformed") && !text.contains("Errors ("), "{text}");
     let Some(text) = tshark(&recorded(&[]), &[]) else { return };
     assert_eq!(text, "");
+    // What Wireshark does for "Save as": the packets can go into another file, in the old format too.
+    for format in ["pcapng", "pcap"] {
+        let mut copy = tempfile::NamedTempFile::new().unwrap();
+        copy.write_all(&recorded(&traffic(1))).unwrap();
+        let saved = tempfile::NamedTempFile::new().unwrap();
+        let mut editcap = Command::new("editcap");
+        let output = editcap.args(["-F", format]).args([copy.path(), saved.path()]).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        let refused = complaint(&std::fs::read(saved.path()).unwrap());
+        assert!(refused.contains("rewritten") || refused.contains("pcap file of another tool"), "{refused}");
+    }
 }
 
 #[test]

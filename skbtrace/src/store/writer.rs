@@ -70,6 +70,9 @@ impl<W: Write> Writer<W> {
                 .text(option::SECTION_OS, &format!("Linux {}", start.kernel))
                 .text(option::SECTION_APPLICATION, &format!("skbtrace {}", start.tool));
         });
+        // At once, since Wireshark takes the link type of the file from the blocks before the first of another kind, and
+        // does not save a file that has none there.
+        writer.interface(None);
         writer.record(&Record::Start(Box::new(start.clone())))?;
         writer.flush()?;
         Ok(writer)
@@ -80,7 +83,8 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Those of the writer.
     pub fn event(&mut self, event: &Event, bytes: &[u8], remarks: &[String]) -> io::Result<()> {
-        let interface = self.interface(event);
+        let device = DeviceKey { netns: event.netns, ifindex: event.ifindex };
+        let interface = self.interface((event.ifindex != 0).then_some((device, event.dev)));
         let header = header(event, bytes);
         let front = header.as_ref().map_or(&[][..], |header| &header[..]);
         let frame = [front, bytes].concat();
@@ -177,18 +181,16 @@ impl<W: Write> Writer<W> {
         if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
     }
 
-    /// The interface of the device where the packet is, described where it is met first.
-    fn interface(&mut self, event: &Event) -> u32 {
-        let device = DeviceKey { netns: event.netns, ifindex: event.ifindex };
-        let key = (event.ifindex != 0).then_some((device, event.dev));
+    /// The interface of a device, described where it is met first.
+    fn interface(&mut self, key: InterfaceKey) -> u32 {
         if let Some(index) = self.interfaces.get(&key) {
             return *index;
         }
         let index = self.interfaces.len() as u32;
         self.interfaces.insert(key, index);
         let (name, description) = match key {
-            Some(_) => {
-                let name = printable(&event.dev);
+            Some((device, name)) => {
+                let name = printable(&name);
                 let netns = self.names.netns(device.netns);
                 let label = if netns == "init" { name } else { format!("{netns}/{name}") };
                 (label, format!("ifindex {} in network namespace {}", device.ifindex, device.netns))

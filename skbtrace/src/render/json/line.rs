@@ -15,6 +15,11 @@ pub(super) enum Line {
         #[serde(flatten)]
         packet: Packet,
     },
+    Event {
+        version: u32,
+        #[serde(flatten)]
+        event: Event,
+    },
     Summary {
         version: u32,
         #[serde(flatten)]
@@ -40,6 +45,18 @@ pub(super) struct Packet {
     pub(super) outcome: End,
     pub(super) hops: Vec<Hop>,
     pub(super) branches: Vec<Branch>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Event {
+    pub(super) number: u64,
+    pub(super) id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) parent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) flow: Option<Flow>,
+    pub(super) verdict: &'static str,
+    pub(super) event: Hop,
 }
 
 #[derive(Serialize)]

@@ -212,3 +212,37 @@ fn a_drop_in_json() {
     }
     "#);
 }
+
+#[test]
+fn each_hop_can_have_an_object_of_its_own() {
+    let schema: serde_json::Value = serde_json::from_str(include_str!("../../../schema/packet.schema.json")).unwrap();
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    let mut lab = Lab::new();
+    let parent = lab.tcp_data(20, 1, 1);
+    let tap = lab.clone_of(21, &parent[2]).hop(HopId::PacketRcv, 0, VETH2, 106).end(HopId::ConsumeSkb, 50).events;
+    let events = in_order([parent, tap]);
+    let (packets, _) = stitch(&events, Losses::default());
+    let mut out = Vec::new();
+    Json.events(&mut out, &packets[0], &LabNames).unwrap();
+    let lines: Vec<serde_json::Value> =
+        String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), events.len());
+    let summary: Vec<String> = lines
+        .iter()
+        .map(|line| {
+            assert!(validator.is_valid(line), "{line:#}");
+            let mut more = line.clone();
+            more["surprise"] = 1.into();
+            assert!(!validator.is_valid(&more));
+            format!("{} {} {} {} {}", line["number"], line["id"], line["parent"], line["verdict"], line["event"]["hop"])
+        })
+        .collect();
+    let last = summary.len() - 3;
+    insta::assert_snapshot!([&summary[..2], &summary[last..]].concat().join("\n"), @r##"
+    1 "0x14" null "delivered" "ip_output"
+    1 "0x14" null "delivered" "__dev_queue_xmit"
+    1 "0x14" null "delivered" "skb_release_head_state"
+    1 "0x15" "0x14" "tapped" "packet_rcv"
+    1 "0x15" "0x14" "tapped" "consume_skb"
+    "##);
+}
