@@ -11,7 +11,7 @@ use crate::support::{
     machine::{assert_nothing_attached, sh, wait_until},
     model::{Packet, Trace},
     tracer::{Tracer, run},
-    traffic::{PORT, lab_exchange, server, tcp_exchange, tcp_segments},
+    traffic::{PORT, datagrams, lab_exchange, server, tcp_exchange, tcp_segments},
 };
 
 /// The hops from the sender to IP in the receiver's namespace: `s` is one end's number, `r` the other's.
@@ -187,17 +187,21 @@ fn as_many_packets_as_tcpdump_sees() {
 fn tcpdump(traffic: impl FnOnce()) -> Vec<(bool, String, u64)> {
     let file = "/tmp/skbtrace-vm.pcap";
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", SERVER.0, "tcpdump", "-i", "calmveth1", "-U", "-w", file, "tcp"]);
+    command.args(["netns", "exec", SERVER.0, "tcpdump", "-i", "calmveth1", "--immediate-mode", "-U", "-w", file]);
     let mut child = command.stderr(fs::File::create("/tmp/skbtrace-vm.tcpdump").unwrap()).spawn().unwrap();
     wait_until("tcpdump listens", || {
         assert_eq!(child.try_wait().unwrap(), None, "tcpdump ended");
         fs::read_to_string("/tmp/skbtrace-vm.tcpdump").unwrap().contains("listening on")
     });
     traffic();
+    // Once it has written a last datagram, it has written all that came before.
+    datagrams(CLIENT, SERVER, 9999, 1);
+    let dumped = || sh(&format!("tcpdump -nn -r {file} 2> /dev/null || :"));
+    wait_until("tcpdump has written the last packet", || dumped().contains(".9999: UDP, length 1\n"));
     let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
     child.wait().unwrap();
-    let text = sh(&format!("tcpdump -nn -r {file} 2> /dev/null"));
+    let text = dumped();
     let segment = |line: &str| {
         let to_server = line.contains(&format!(" > {}.", SERVER.1));
         let (_, flags) = line.split_once("Flags [").unwrap();
@@ -214,7 +218,7 @@ fn tcpdump(traffic: impl FnOnce()) -> Vec<(bool, String, u64)> {
         let digits = length.split(|c: char| !c.is_ascii_digit()).next().unwrap();
         (to_server, flags.to_owned(), digits.parse().unwrap())
     };
-    text.lines().map(segment).collect()
+    text.lines().filter(|line| line.contains("Flags [")).map(segment).collect()
 }
 
 #[test]
