@@ -96,7 +96,7 @@ fn the_text_says_what_happened() {
             "\
 ns-calm2/calmveth2 ═ calmveth2_peer ─[calmbr]─ calmveth1_peer ═ ns-calm1/calmveth1
 35 of 35 hops traced by kprobe on {}
-#1 UDP 78.78.0.11:PORT → 78.78.0.10:7000 1 byte delivered to the socket in TIME
+#1 UDP 78.78.0.11:PORT → 78.78.0.10:7000 1 byte delivered to PROCESS in TIME
 ns-calm2 calmveth2 ip_output 0 29 PROCESS csum partial
 __dev_queue_xmit TIME 43
 veth_xmit → calmveth2_peer TIME 43
