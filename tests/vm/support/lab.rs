@@ -2,7 +2,12 @@
 //!
 //! Quiet: neighbours are known for ever and IPv6 is off, so that the only packets are those that a test sends.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use skbtrace::lab::netns::{self, Found};
 
@@ -54,6 +59,9 @@ impl Lab {
             neighbour("ns-calm1", "calmveth1", CLIENT.1, 2);
             neighbour("ns-calm2", "calmveth2", SERVER.1, 1);
         }
+        if !ipv6 {
+            settle();
+        }
         lab
     }
 }
@@ -65,6 +73,19 @@ impl Drop for Lab {
             let done = done.unwrap();
             assert!(done.status.success(), "lab down: {done:?}");
         }
+    }
+}
+
+/// Waits until the last words of IPv6, which was on for a moment, have passed: tests count every packet of a device.
+fn settle() {
+    let mut last = None;
+    let mut since = Instant::now();
+    while since.elapsed() < Duration::from_secs(1) {
+        let now = device_packets(SERVER.0, "calmveth1");
+        if last.replace(now) != Some(now) {
+            since = Instant::now();
+        }
+        sleep(Duration::from_millis(50));
     }
 }
 
