@@ -67,6 +67,12 @@ fn assert_tcp_paths(trace: &Trace, path: fn(u8, u8) -> Vec<String>) {
     for packet in trace.of(6) {
         let mut expected = if packet.goes_to(SERVER.1) { path(2, 1) } else { path(1, 2) };
         expected.extend(to_the_socket(packet).iter().map(|hop| (*hop).to_owned()));
+        if !fs::exists("/sys/kernel/btf/veth").unwrap() {
+            // Before 5.11 modules have no types: nothing tells veth_xmit's peer, and the hop after it does.
+            for hop in expected.iter_mut().filter(|hop| hop.starts_with("veth_xmit")) {
+                hop.truncate(hop.find(" →").unwrap());
+            }
+        }
         assert_eq!(packet.path(), expected, "{packet:#?}");
         assert_eq!(packet.verdict, "delivered", "{packet:#?}");
         assert!(packet.branches.is_empty(), "{packet:#?}");
