@@ -127,6 +127,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
         eprintln!("skbtrace: nobody reads the output any more: stopped after {} packets", report.summary.packets);
         return Ok(ExitCode::SUCCESS);
     }
+    if report.ended.stopped_command
+        && let Why::TimedOut = report.ended.why
+    {
+        eprintln!("skbtrace: the time was over before the command ended: it was stopped");
+    }
     let summary = &report.summary;
     let found = fail_on.iter().any(|kind| match kind {
         Kind::Dropped => summary.dropped > 0,

@@ -62,6 +62,8 @@ impl Why {
 pub struct Ended {
     /// What ended it.
     pub why: Why,
+    /// The command was still running and was stopped.
+    pub stopped_command: bool,
 }
 
 /// Everything that can end a run from outside.
@@ -116,9 +118,11 @@ impl Stops {
 
     /// Sees to it that the command has ended.
     pub async fn wind_up(&mut self, why: Why) -> Ended {
+        let mut stopped_command = false;
         if !matches!(why, Why::CommandEnded(_))
             && let Some(mut child) = self.child.take()
         {
+            stopped_command = true;
             if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
             {
                 // A command that has ended in the meantime needs no asking.
@@ -129,7 +133,7 @@ impl Stops {
                 let _ = child.kill().await;
             }
         }
-        Ended { why }
+        Ended { why, stopped_command }
     }
 }
 
