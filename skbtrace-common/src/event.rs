@@ -22,6 +22,8 @@ impl EventFlags {
     pub const REUSED: u32 = 1 << 7;
     /// A fragment of an IP datagram that is not the first one: there is no transport header in it.
     pub const FRAGMENT: u32 = 1 << 8;
+    /// The packet goes on in another `sk_buff` from here on: TCP sends a clone of what it keeps.
+    pub const MOVED: u32 = 1 << 9;
 }
 
 /// Names of the bits of [`Event::flags`], for display and for recordings.
@@ -35,6 +37,7 @@ pub const EVENT_FLAGS: &[(u32, &str)] = &[
     (EventFlags::CONTEXT, "context"),
     (EventFlags::REUSED, "reused"),
     (EventFlags::FRAGMENT, "fragment"),
+    (EventFlags::MOVED, "moved"),
 ];
 
 /// In which context of the kernel a hop ran: the values of [`Event::context`], told from the preempt count
@@ -62,7 +65,7 @@ impl Frame {
 
 /// A packet at a hop. In the ring, and in recordings, [`Event::caplen`] bytes of the packet follow it.
 ///
-/// 232 bytes, aligned to 8, without hidden padding. Names are as in the kernel: NUL-terminated, chosen by people,
+/// 248 bytes, aligned to 8, without hidden padding. Names are as in the kernel: NUL-terminated, chosen by people,
 /// thus hostile: any byte but NUL and `/` may stand in a device's name, any byte in a comm.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +82,8 @@ pub struct Event {
     pub sock: u64,
     /// At an end: the address in the kernel that freed the packet. Else 0.
     pub location: u64,
+    /// At hops that speak of two packets (GRO, coalescing): id of the one that this one is appended to, or 0.
+    pub other: u64,
     /// Number of the network namespace of `ifindex` (its inode in nsfs).
     pub netns: u32,
     /// Interface where the packet is at this hop; 0 when the hop knows none.
@@ -126,6 +131,10 @@ pub struct Event {
     pub gso_type: u32,
     /// Bytes from where the frame begins (see `frame`) to the packet's end, whether they were copied or not.
     pub frame_len: u32,
+    /// At a copy to a process: how many bytes it asks for.
+    pub copied: u32,
+    /// At a copy to a process: from which byte on, counted from `skb->data`.
+    pub copied_from: u32,
     /// Bits of [`EventFlags`].
     pub flags: u32,
     /// Hop: a [`crate::HopId`].
@@ -162,8 +171,10 @@ pub struct Event {
     pub frame: u8,
     /// How many bytes of the packet follow the event in its record.
     pub caplen: u16,
-    /// Always 0.
-    pub reserved: [u8; 2],
+    /// At netfilter: `nf_hook_state.hook`, the hook's number in its family.
+    pub nf_hook: u8,
+    /// At netfilter: `nf_hook_state.pf`, the family (2 IPv4, 7 bridge, 10 IPv6); 0 elsewhere.
+    pub nf_family: u8,
 }
 
-const _: () = assert!(size_of::<Event>() == 232);
+const _: () = assert!(size_of::<Event>() == 248);

@@ -5,6 +5,9 @@
 /// `sk_buff` is copied whole, up to this many bytes: a power of two above its size on every known kernel (232 to 240).
 pub const MAX_SKB_SIZE: usize = 256;
 
+/// So many bytes of a `sock` are read: addresses and ports are among them.
+pub const SOCK_READ: u32 = 128;
+
 /// At most so many bytes of a packet follow its event.
 pub const MAX_FRAME: usize = 256;
 
@@ -37,8 +40,6 @@ pub struct Offsets {
     pub data_len: u32,
     /// `sk_buff.head`
     pub head: u32,
-    /// `sk_buff.data`
-    pub data: u32,
     /// `sk_buff.tail`: an offset from head on 64-bit kernels.
     pub tail: u32,
     /// `sk_buff.end`: likewise.
@@ -53,8 +54,6 @@ pub struct Offsets {
     pub users: u32,
     /// `sk_buff.dev`
     pub skb_dev: u32,
-    /// `sk_buff.sk`
-    pub sk: u32,
     /// `sk_buff._skb_refdst`
     pub refdst: u32,
     /// `sk_buff.mark`
@@ -87,12 +86,44 @@ pub struct Offsets {
     pub veth_peer: u32,
     /// `net_bridge_port.dev`
     pub port_dev: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// `sk_buff.cb` plus `tcp_skb_cb.seq`
+    pub tcp_cb_seq: u32,
+    /// `sk_buff.cb` plus `tcp_skb_cb.tcp_flags`
+    pub tcp_cb_flags: u32,
+    /// `sock.sk_dst_cache`
+    pub sock_dst: u32,
+    /// `sock_common.skc_family`; this and the following five are below [`SOCK_READ`].
+    pub sock_family: u32,
+    /// `sock_common.skc_rcv_saddr`
+    pub sock_saddr: u32,
+    /// `sock_common.skc_daddr`
+    pub sock_daddr: u32,
+    /// `sock_common.skc_v6_rcv_saddr`
+    pub sock_saddr6: u32,
+    /// `sock_common.skc_v6_daddr`
+    pub sock_daddr6: u32,
+    /// `sock_common.skc_num`
+    pub sock_num: u32,
+    /// `sock_common.skc_dport`
+    pub sock_dport: u32,
+    /// `nf_hook_state.hook`
+    pub nf_hook: u32,
+    /// `nf_hook_state.pf`
+    pub nf_family: u32,
+    /// `nf_hook_state.in`
+    pub nf_in: u32,
+    /// `nf_hook_state.out`
+    pub nf_out: u32,
+    /// `kprobe.nmissed`
+    pub probe_missed: u32,
     /// Address of the `__per_cpu_offset` array, or 0 when unknown.
     pub per_cpu_offset: u64,
     /// Per-CPU address of the preempt count, or 0 when unknown.
     pub preempt_count: u64,
+    /// Per-CPU address of `current_kprobe`, or 0 when unknown.
+    pub current_kprobe: u64,
+    /// Per-CPU address of `kprobe_instance`: set where several probes share a place; 0 when unknown.
+    pub kprobe_instance: u64,
 }
 
 impl Offsets {
@@ -116,6 +147,10 @@ impl Source {
     pub const PORT: u8 = 4;
     /// The peer of the hop's first device, which is a veth.
     pub const PEER: u8 = 5;
+    /// The device of the route that the socket argument has cached.
+    pub const SOCK: u8 = 6;
+    /// Where an argument that is a `struct nf_hook_state *` says that the packet came in, or else goes out.
+    pub const HOOK: u8 = 7;
 }
 
 /// The bits of [`HopArgs::flags`].
@@ -128,6 +163,12 @@ pub mod hop_flags {
     pub const END: u8 = 1 << 2;
     /// Only packets that are tracked already are of interest here.
     pub const TRACKED_ONLY: u8 = 1 << 3;
+    /// The `sk_buff` is one that TCP keeps: a clone of it is sent, and known by its socket until it is seen.
+    pub const TEMPLATE: u8 = 1 << 4;
+    /// A packet that begins here may be one that [`TEMPLATE`] has announced.
+    pub const ADOPT: u8 = 1 << 5;
+    /// Behind this hop `skb->dev` is set: with [`ORIGIN`], the last hop at which a packet can be born.
+    pub const SENT: u8 = 1 << 6;
 }
 
 /// Where a hop's function has its arguments on this kernel: positions from 0, or [`NO_ARG`].
@@ -150,6 +191,16 @@ pub struct HopArgs {
     pub reason: u8,
     /// The address that frees the packet.
     pub location: u8,
+    /// Another `sk_buff`: the one that this one is appended to.
+    pub other: u8,
+    /// A `struct nf_hook_state *`.
+    pub state: u8,
+    /// First byte and number of bytes that are copied to a process.
+    pub copied_from: u8,
+    /// See `copied_from`.
+    pub copied: u8,
+    /// The acknowledgement number that TCP is about to send.
+    pub ack: u8,
     /// Bits of [`hop_flags`].
     pub flags: u8,
 }
@@ -165,6 +216,11 @@ impl HopArgs {
         sock: NO_ARG,
         reason: NO_ARG,
         location: NO_ARG,
+        other: NO_ARG,
+        state: NO_ARG,
+        copied_from: NO_ARG,
+        copied: NO_ARG,
+        ack: NO_ARG,
         flags: 0,
     };
 }
@@ -212,7 +268,8 @@ pub struct AddrKey {
     pub netns: u32,
 }
 
-/// What happened to the hits of one hop on one CPU. Every hit is counted in exactly one of the fields but `read_failed`.
+/// What happened to the hits of one hop on one CPU. Every hit is counted in exactly one of the fields
+/// but `read_failed`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -228,6 +285,8 @@ pub struct Counters {
     pub unreadable: u64,
     /// Events sent although a part of them could not be read.
     pub read_failed: u64,
+    /// Not a count: address of the kernel's `kprobe` of this hop, once it has been hit; 0 before, and where unknown.
+    pub probe: u64,
 }
 
 #[cfg(feature = "user")]

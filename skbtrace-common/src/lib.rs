@@ -14,5 +14,5 @@ pub use event::{Context, EVENT_FLAGS, Event, EventFlags, Frame};
 pub use hop::{HOP_COUNT, HopId};
 pub use layout::{
     AddrKey, Bits, Counters, DeviceKey, Filter, HopArgs, MAX_FRAME, MAX_SKB_SIZE, NO_ARG, Offsets, SEGMENT_BY_ADDRESS,
-    SEGMENT_MEMBER, Source, hop_flags,
+    SEGMENT_MEMBER, SOCK_READ, Source, hop_flags,
 };

@@ -3,6 +3,8 @@
 crate::kprobes! {
     br_handle_frame = BrHandleFrame,
     br_handle_frame_finish = BrHandleFrameFinish,
+    br_flood = BrFlood,
+    br_forward = BrForwardDecision,
     __br_forward = BrForward,
     br_dev_queue_push_xmit = BrDevQueuePushXmit,
     br_pass_frame_up = BrPassFrameUp,

@@ -19,6 +19,14 @@ pub fn address(args: &impl Args, scratch: &Scratch, source: u8, arg: u8, first: 
         Source::DST => member(scratch.u64(offset!(refdst)) & !1, offset!(dst_dev)).unwrap_or(0),
         Source::PORT => member(args.get(arg), offset!(port_dev)).unwrap_or(0),
         Source::PEER => member(first, offset!(veth_peer)).unwrap_or(0),
+        Source::SOCK => {
+            let route = member(args.get(arg), offset!(sock_dst)).unwrap_or(0);
+            member(route, offset!(dst_dev)).unwrap_or(0)
+        }
+        Source::HOOK => {
+            let device = member(args.get(arg), offset!(nf_in)).unwrap_or(0);
+            if device == 0 { member(args.get(arg), offset!(nf_out)).unwrap_or(0) } else { device }
+        }
         _ => 0,
     }
 }

@@ -5,22 +5,14 @@
 //! when it finds the time: for the packet that is the end. Whichever comes first ends the packet, and the others find it
 //! no longer tracked.
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use skbtrace_common::HopId;
-
 crate::kprobes! {
+    kfree_skb_partial = KfreeSkbPartial,
+    napi_skb_free_stolen_head = NapiSkbFreeStolenHead,
     skb_release_head_state = SkbReleaseHeadState,
     skb_attempt_defer_free = SkbAttemptDeferFree,
 }
 
-#[raw_tracepoint(tracepoint = "kfree_skb")]
-pub fn kfree_skb(ctx: RawTracePointContext) -> i32 {
-    crate::hit::hit(&ctx, HopId::KfreeSkb);
-    0
-}
-
-#[raw_tracepoint(tracepoint = "consume_skb")]
-pub fn consume_skb(ctx: RawTracePointContext) -> i32 {
-    crate::hit::hit(&ctx, HopId::ConsumeSkb);
-    0
+crate::tracepoints! {
+    kfree_skb = KfreeSkb,
+    consume_skb = ConsumeSkb,
 }

@@ -13,9 +13,10 @@ use skbtrace_common::{Context, Counters, Event, EventFlags, HopArgs, HopId, NO_A
 
 use crate::{
     device_of,
-    maps::{COUNTERS, EVENTS, Level, SCRATCH, SEQUENCE, TRACKED, Track, filter, hop_args, offset},
+    maps::{COUNTERS, EVENTS, Level, PENDING, SCRATCH, SEQUENCE, TRACKED, Track, filter, hop_args, offset},
     packet::{Scratch, parse_headers},
-    read::value,
+    read::{member, value},
+    template::describe_template,
     wanted::wanted,
 };
 
@@ -33,12 +34,13 @@ impl Args for ProbeContext {
         // Each is loaded for itself: were they loaded behind the match, the compiler would make it one load at a
         // computed address, and the verifier allows only fixed ones into the context.
         let register = |n| core::hint::black_box(self.arg::<u64>(n).unwrap_or(0));
-        let (a, b, c, d) = (register(0), register(1), register(2), register(3));
+        let (a, b, c, d, e) = (register(0), register(1), register(2), register(3), register(4));
         match position {
             0 => a,
             1 => b,
             2 => c,
             3 => d,
+            4 => e,
             _ => 0,
         }
     }
@@ -68,7 +70,13 @@ impl Args for RawTracePointContext {
 
     #[inline(always)]
     fn level(hop: HopId) -> Level {
-        if hop as u16 == HopId::KfreeSkb as u16 { Level::Drop } else { Level::Consume }
+        if hop as u16 == HopId::KfreeSkb as u16 {
+            Level::Drop
+        } else if hop as u16 == HopId::ConsumeSkb as u16 {
+            Level::Consume
+        } else {
+            Level::Softirq
+        }
     }
 }
 
@@ -78,12 +86,14 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
     let Some(counters) = COUNTERS.get_ptr_mut(hop as u32) else { return };
     // SAFETY: a per-CPU value; a program on this CPU that interrupts this one counts another hop.
     let counters = unsafe { &mut *counters };
+    note_probe(counters);
     let plan = hop_args(hop);
     let mut address = args.get(plan.skb);
     if plan.flags & hop_flags::INDIRECT != 0 {
         address = value(address).unwrap_or(0);
     }
-    let tracked = TRACKED.get_ptr_mut(address);
+    let template = plan.flags & hop_flags::TEMPLATE != 0;
+    let tracked = if template { None } else { TRACKED.get_ptr_mut(address) };
     if plan.flags & (hop_flags::END | hop_flags::TRACKED_ONLY) != 0 && tracked.is_none() {
         counters.filtered = counters.filtered.wrapping_add(1);
         return;
@@ -101,8 +111,16 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
     scratch.event.hop = hop as u16;
     let device = device_of::address(args, scratch, plan.dev_from, plan.dev, 0);
     device_of::describe_first(&mut scratch.event, device);
-    parse_headers(scratch);
-    match identify(scratch, &plan, address, tracked) {
+    if template {
+        scratch.event.ack = args.get(plan.ack) as u32;
+        describe_template(scratch, args.get(plan.sock));
+    } else {
+        parse_headers(scratch);
+    }
+    // Known by its socket until it is seen.
+    let key = if template { args.get(plan.sock) } else { address };
+    let pending = if plan.flags & hop_flags::ADOPT != 0 { args.get(plan.sock) } else { 0 };
+    match identify(scratch, &plan, key, pending, tracked) {
         Verdict::Follow => {}
         Verdict::Filtered => {
             counters.filtered = counters.filtered.wrapping_add(1);
@@ -135,40 +153,65 @@ enum Verdict {
 
 /// Gives the packet its id and the hop its number, if the packet is followed or is to be from here on.
 #[inline(always)]
-fn identify(scratch: &mut Scratch, plan: &HopArgs, address: u64, tracked: Option<*mut Track>) -> Verdict {
-    let born = plan.flags & hop_flags::ORIGIN != 0 && scratch.u64(offset!(skb_dev)) == 0;
-    if let Some(track) = tracked
-        && !born
+fn identify(
+    scratch: &mut Scratch,
+    plan: &HopArgs,
+    key: u64,
+    pending: u64,
+    tracked: Option<*mut Track>,
+) -> Verdict {
+    if pending != 0
+        && let Some(track) = PENDING.get_ptr_mut(pending)
     {
+        // SAFETY: the socket is locked from where this value was made to here: nobody else writes to it.
+        let track = unsafe { *track };
+        let _ = PENDING.remove(pending);
+        scratch.event.packet = track.id;
+        scratch.event.step = track.step;
+        scratch.event.flags |= EventFlags::MOVED;
+        let next = Track { step: track.step.wrapping_add(1), unsent: 1, ..track };
+        return if TRACKED.insert(key, next, u64::from(BPF_ANY)).is_ok() { Verdict::Follow } else { Verdict::Full };
+    }
+    let newborn = plan.flags & hop_flags::ORIGIN != 0 && scratch.u64(offset!(skb_dev)) == 0;
+    let mut older = false;
+    if let Some(track) = tracked {
         // SAFETY: the value stays readable for the length of this program even when another CPU removes it, and only
         // the CPU that has the packet in hand writes to it.
         let track = unsafe { &mut *track };
-        scratch.event.packet = track.id;
-        scratch.event.step = track.step;
-        track.step = track.step.wrapping_add(1);
-        if plan.flags & hop_flags::END != 0 {
-            scratch.event.flags |= EventFlags::END;
-            // A packet that is no longer there was ended by another CPU: nothing is left to do.
-            let _ = TRACKED.remove(address);
+        older = newborn && track.unsent == 0;
+        if !older {
+            scratch.event.packet = track.id;
+            scratch.event.step = track.step;
+            track.step = track.step.wrapping_add(1);
+            if plan.flags & hop_flags::SENT != 0 {
+                track.unsent = 0;
+            }
+            if plan.flags & hop_flags::END != 0 {
+                scratch.event.flags |= EventFlags::END;
+                // A packet that is no longer there was ended by another CPU: nothing is left to do.
+                let _ = TRACKED.remove(key);
+            }
+            return Verdict::Follow;
         }
-        return Verdict::Follow;
     }
     if wanted(&scratch.event) == 0 {
         return Verdict::Filtered;
     }
     let Some(id) = next_id() else { return Verdict::Full };
-    let mut policy = BPF_NOEXIST;
-    if born && tracked.is_some() {
-        // A new packet is born under an address whose packet never ended: the end was not seen.
-        scratch.event.flags |= EventFlags::REUSED;
-        policy = BPF_ANY;
-    }
-    if TRACKED.insert(address, Track { id, step: 1, reserved: 0 }, u64::from(policy)).is_err() {
-        return Verdict::Full;
-    }
     scratch.event.packet = id;
     scratch.event.flags |= EventFlags::FIRST;
-    Verdict::Follow
+    let unsent = u32::from(newborn && plan.flags & hop_flags::SENT == 0);
+    let track = Track { id, step: 1, unsent };
+    let inserted = if plan.flags & hop_flags::TEMPLATE != 0 {
+        PENDING.insert(key, track, u64::from(BPF_ANY))
+    } else if older {
+        // A new packet is born under an address whose packet never ended: the end was not seen.
+        scratch.event.flags |= EventFlags::REUSED;
+        TRACKED.insert(key, track, u64::from(BPF_ANY))
+    } else {
+        TRACKED.insert(key, track, u64::from(BPF_NOEXIST))
+    };
+    if inserted.is_ok() { Verdict::Follow } else { Verdict::Full }
 }
 
 /// An id that no other packet of this run has: the CPU, from 1, and a count.
@@ -208,10 +251,40 @@ fn describe_hit<A: Args>(args: &A, plan: &HopArgs, scratch: &mut Scratch) {
     if plan.location != NO_ARG {
         event.location = args.get(plan.location);
     }
+    if plan.other != NO_ARG
+        && let Some(other) = TRACKED.get_ptr_mut(args.get(plan.other))
+    {
+        // SAFETY: as for the packet's own value.
+        event.other = unsafe { (*other).id };
+    }
+    if plan.state != NO_ARG {
+        let state = args.get(plan.state);
+        event.nf_hook = member(state, offset!(nf_hook)).unwrap_or(0);
+        event.nf_family = member(state, offset!(nf_family)).unwrap_or(0);
+    }
+    if plan.copied != NO_ARG {
+        event.copied_from = args.get(plan.copied_from) as u32;
+        event.copied = args.get(plan.copied) as u32;
+    }
     if plan.reason != NO_ARG {
         event.reason = args.get(plan.reason) as u32;
         event.flags |= EventFlags::REASON;
     }
+}
+
+/// Keeps the address of the kernel's own record of this hop's probe, where its misses are counted: while a probe runs, the
+/// kernel has it at hand per CPU.
+#[inline(always)]
+fn note_probe(counters: &mut Counters) {
+    if offset!(current_kprobe) == 0 || counters.probe != 0 {
+        return;
+    }
+    let Some(base) = value::<u64>(offset!(per_cpu_offset).wrapping_add(u64::from(cpu()) << 3)) else { return };
+    let mut probe = value::<u64>(base.wrapping_add(offset!(kprobe_instance))).unwrap_or(0);
+    if probe == 0 {
+        probe = value::<u64>(base.wrapping_add(offset!(current_kprobe))).unwrap_or(0);
+    }
+    counters.probe = probe;
 }
 
 /// Softirq, hardirq or process, by the preempt count of this CPU, where its address is known.

@@ -1,9 +1,10 @@
 //! The kernel side: one small eBPF program per hop, and beneath them one way that every hit goes:
 //! look the packet up, filter, number it, and send an event to the ring.
 //!
-//! - `veth`, `bridge`, `device`, `ip`, `transport`, `end`: the entry points, a line per hop
+//! - `veth`, `bridge`, `device`, `netfilter`, `ip`, `transport`, `skb`, `end`: the entry points, a line per hop
 //! - `hit`: the way of a hit; `wanted`: the segment and the filter
-//! - `packet`: `sk_buff` and headers, read in bulk
+//! - `packet`: `sk_buff` and headers, read in bulk; `template`: a packet that has no headers yet
+//! - `misses`: what the kernel's probes missed
 //! - `device_of`: devices, their netns and names
 //! - `maps`: what is shared with user space
 //! - `read`: reading kernel memory at offsets that BTF gave
@@ -20,8 +21,12 @@ mod end;
 mod hit;
 mod ip;
 mod maps;
+mod misses;
+mod netfilter;
 mod packet;
 mod read;
+mod skb;
+mod template;
 mod transport;
 mod veth;
 mod wanted;
@@ -39,6 +44,20 @@ macro_rules! kprobes {
     };
 }
 pub(crate) use kprobes;
+
+/// The same for hops that are raw tracepoints.
+macro_rules! tracepoints {
+    ($($program:ident = $hop:ident,)*) => {
+        $(
+            #[aya_ebpf::macros::raw_tracepoint]
+            pub fn $program(ctx: aya_ebpf::programs::RawTracePointContext) -> i32 {
+                crate::hit::hit(&ctx, skbtrace_common::HopId::$hop);
+                0
+            }
+        )*
+    };
+}
+pub(crate) use tracepoints;
 
 #[cfg(not(test))]
 #[panic_handler]

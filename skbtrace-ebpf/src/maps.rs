@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use skbtrace_common::{AddrKey, Counters, DeviceKey, Filter, HOP_COUNT, HopArgs, HopId, Offsets};
 
@@ -16,8 +16,8 @@ pub struct Track {
     pub id: u64,
     /// Number of the next hop.
     pub step: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// 1 from the first hop of a packet that is being sent until it has a device.
+    pub unsent: u32,
 }
 
 /// Where a scratch value is used: programs of these kinds can interrupt one another on a CPU, but not themselves.
@@ -26,9 +26,11 @@ pub enum Level {
     Kprobe,
     Drop,
     Consume,
+    /// Tracepoints where no softirq can come between: on receiving, and on handing a packet to a driver.
+    Softirq,
 }
 
-const LEVELS: u32 = 3;
+const LEVELS: u32 = 4;
 
 /// Events on their way to user space. The size is set at load.
 #[map]
@@ -37,6 +39,10 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 /// `sk_buff` address → the packet being followed.
 #[map]
 pub static TRACKED: HashMap<u64, Track> = HashMap::with_max_entries(65_536, 0);
+
+/// `sock` address → the packet that TCP is making there, until the clone that is sent is seen.
+#[map]
+pub static PENDING: LruHashMap<u64, Track> = LruHashMap::with_max_entries(4096, 0);
 
 /// The devices of the segment. Empty until every hop is attached: nothing is followed from the middle.
 #[map]
@@ -49,6 +55,12 @@ pub static ADDRS: HashMap<AddrKey, u8> = HashMap::with_max_entries(16_384, 0);
 /// What became of the hits of each hop.
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(HOP_COUNT as u32, 0);
+
+/// Address of the kernel's `kprobe` of each hop, from user space; and how many hits the kernel says that it missed.
+#[map]
+pub static PROBES: Array<u64> = Array::with_max_entries(HOP_COUNT as u32, 0);
+#[map]
+pub static MISSES: Array<u64> = Array::with_max_entries(HOP_COUNT as u32, 0);
 
 /// How many ids each CPU has given.
 #[map]

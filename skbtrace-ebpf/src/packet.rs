@@ -50,8 +50,9 @@ impl Scratch {
         self.skb(offset)
     }
 
+    /// A member of 4 bytes.
     #[inline(always)]
-    fn u32(&self, offset: u32) -> u32 {
+    pub fn u32(&self, offset: u32) -> u32 {
         self.skb(offset)
     }
 
@@ -124,8 +125,27 @@ impl Scratch {
         (&raw const self.event, size_of::<Event>() as u64 + frame)
     }
 
+    /// A member of one byte.
     #[inline(always)]
-    fn header<T: Copy>(&self, offset: u32) -> T {
+    pub fn u8(&self, offset: u32) -> u8 {
+        self.skb(offset)
+    }
+
+    /// Copies `size` bytes of something else to where headers are read to; false when they cannot be read.
+    #[inline(always)]
+    pub fn read_headers(&mut self, address: u64, size: u32) -> bool {
+        into(&raw mut self.headers, size, address)
+    }
+
+    /// An IPv4 address among the headers, mapped into IPv6.
+    #[inline(always)]
+    pub fn mapped(&self, offset: u32) -> [u8; 16] {
+        mapped(self.header(offset))
+    }
+
+    /// What stands among the headers.
+    #[inline(always)]
+    pub fn header<T: Copy>(&self, offset: u32) -> T {
         let offset = offset as usize & (HEADER_ROOM / 2 - 1);
         // SAFETY: the masked offset is in the first half of `headers`; no T here is larger than the second half. The
         // copy begins at a multiple of 8 with the network header, whose and whose followers' fields are aligned to it.
@@ -137,8 +157,9 @@ impl Scratch {
         self.header(offset)
     }
 
+    /// The same for two bytes as on the wire.
     #[inline(always)]
-    fn be16(&self, offset: u32) -> u16 {
+    pub fn be16(&self, offset: u32) -> u16 {
         u16::from_be(self.header(offset))
     }
 

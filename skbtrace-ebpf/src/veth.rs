@@ -2,4 +2,5 @@
 
 crate::kprobes! {
     veth_xmit = VethXmit,
+    veth_xdp_rcv_skb = VethXdpRcvSkb,
 }

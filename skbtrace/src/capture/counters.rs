@@ -40,11 +40,12 @@ impl Totals {
 
 /// Adds `b` to `a`.
 pub(super) fn add(a: &mut Counters, b: &Counters) {
-    let Counters { filtered, sent, ring_full, map_full, unreadable, read_failed } = b;
+    let Counters { filtered, sent, ring_full, map_full, unreadable, read_failed, probe } = b;
     a.filtered += filtered;
     a.sent += sent;
     a.ring_full += ring_full;
     a.map_full += map_full;
     a.unreadable += unreadable;
     a.read_failed += read_failed;
+    a.probe = a.probe.max(*probe);
 }

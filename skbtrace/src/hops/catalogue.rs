@@ -5,7 +5,7 @@
 //! positions are those of current kernels and serve only where a kernel has no BTF for the function; the plan takes
 //! the true ones from BTF.
 
-use skbtrace_common::HopId;
+use skbtrace_common::{HopId, hop_flags};
 
 /// How a hop is traced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Probe {
 /// What happens to the packet at a hop: what the stitching of timelines and the verdicts rest on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
+    /// A transport hands it to IP: headers are still to come.
+    Output,
     /// A layer above sends it: where a packet of this host begins.
     Send,
     /// It is handed to a device.
@@ -31,6 +33,8 @@ pub enum Role {
     Receive,
     /// The bridge decides or moves.
     Bridge,
+    /// Rules look at it and decide.
+    Netfilter,
     /// IP decides to route it on.
     Forward,
     /// A transport protocol has it.
@@ -41,8 +45,28 @@ pub enum Role {
     Copy,
     /// A packet socket (tcpdump) takes its copy.
     Tap,
+    /// It is cut into parts, which go on in its place.
+    Split,
+    /// Its bytes are to be appended to another packet.
+    Merge,
+    /// It is cloned, copied or given more room: this says nothing of where it is.
+    Work,
     /// The sk_buff is freed.
     End,
+}
+
+impl Role {
+    /// Whether a hop of this kind tells where the packet is on its way; what is done to it in passing does not.
+    #[must_use]
+    pub fn is_place(self) -> bool {
+        !matches!(self, Role::Netfilter | Role::Copy | Role::Split | Role::Merge | Role::Work)
+    }
+
+    /// Whether packets of this host begin at such a hop.
+    #[must_use]
+    pub fn is_origin(self) -> bool {
+        matches!(self, Role::Output | Role::Send)
+    }
 }
 
 /// Where a function has the packet: the argument, and whether it is a pointer to the pointer.
@@ -69,6 +93,10 @@ pub enum DeviceAt {
     Port(u8),
     /// The peer of the first device, a veth.
     Peer,
+    /// The device of the route that an argument, a `struct sock *`, has cached.
+    Socket(u8),
+    /// Where an argument, a `struct nf_hook_state *`, says that the packet came in, or else goes out.
+    Hook(u8),
 }
 
 /// A row of the catalogue.
@@ -90,6 +118,16 @@ pub struct Hop {
     pub second: DeviceAt,
     /// Position of the `struct sock *`.
     pub sock: Option<u8>,
+    /// Position of another `sk_buff`, before the packet's own: the one that it is appended to.
+    pub other: Option<u8>,
+    /// Position of the `struct nf_hook_state *`.
+    pub state: Option<u8>,
+    /// Positions of the first byte and of the number of bytes that a process gets.
+    pub copied: Option<(u8, u8)>,
+    /// Position of the acknowledgement number that is about to be sent.
+    pub ack: Option<u8>,
+    /// More bits of [`hop_flags`], beside those that follow from the other members.
+    pub flags: u8,
     /// What the kernel does here, in a sentence for the reader.
     pub teaches: &'static str,
 }
@@ -111,6 +149,11 @@ impl Hop {
             device: DeviceAt::Skb,
             second: DeviceAt::None,
             sock: None,
+            other: None,
+            state: None,
+            copied: None,
+            ack: None,
+            flags: 0,
             teaches,
         }
     }
@@ -120,8 +163,17 @@ impl Hop {
         Hop { device: DeviceAt::None, ..Hop::function(id, Role::End, 0, teaches) }
     }
 
+    /// What is done to a packet wherever it is: socket queues use `skb->dev` for other things.
+    const fn work(id: HopId, teaches: &'static str) -> Hop {
+        Hop { device: DeviceAt::None, ..Hop::function(id, Role::Work, 0, teaches) }
+    }
+
     const fn tracepoint(id: HopId, teaches: &'static str) -> Hop {
         Hop { probe: Probe::Tracepoint, ..Hop::end(id, teaches) }
+    }
+
+    const fn role(self, role: Role) -> Hop {
+        Hop { role, ..self }
     }
 
     const fn module(self, module: &'static str) -> Hop {
@@ -140,6 +192,18 @@ impl Hop {
         Hop { sock: Some(arg), ..self }
     }
 
+    const fn appended_to(self, arg: u8) -> Hop {
+        Hop { other: Some(arg), ..self }
+    }
+
+    const fn hook_state(self, arg: u8) -> Hop {
+        Hop { state: Some(arg), ..self }
+    }
+
+    const fn flags(self, flags: u8) -> Hop {
+        Hop { flags: self.flags | flags, ..self }
+    }
+
     const fn indirect(self) -> Hop {
         Hop { skb: SkbAt { arg: self.skb.arg, indirect: true }, ..self }
     }
@@ -153,6 +217,36 @@ pub fn hop(id: HopId) -> &'static Hop {
 
 /// Every hop, in the order of [`HopId`].
 pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
+    Hop {
+        ack: Some(4),
+        ..Hop::function(
+            HopId::TcpTransmitSkb,
+            Role::Output,
+            1,
+            "TCP sends a segment: it keeps this sk_buff until it is acknowledged, and gives a clone of it a header.",
+        )
+    }
+    .on(DeviceAt::Socket(0))
+    .sock(0)
+    .flags(hop_flags::TEMPLATE),
+    Hop::function(
+        HopId::IpQueueXmit,
+        Role::Output,
+        1,
+        "TCP hands the segment to IPv4, which looks up the route, or takes the socket's, and writes the IP header.",
+    )
+    .on(DeviceAt::Socket(0))
+    .sock(0)
+    .flags(hop_flags::ADOPT | hop_flags::ORIGIN),
+    Hop::function(
+        HopId::Ip6Xmit,
+        Role::Output,
+        1,
+        "TCP hands the segment to IPv6, which writes the IP header; netfilter's LOCAL_OUT comes next.",
+    )
+    .on(DeviceAt::Route)
+    .sock(0)
+    .flags(hop_flags::ADOPT | hop_flags::ORIGIN),
     Hop::function(
         HopId::IpOutput,
         Role::Send,
@@ -162,11 +256,55 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
     .on(DeviceAt::Route),
     Hop::function(HopId::Ip6Output, Role::Send, 2, "IPv6 has routed the packet and sends it.").on(DeviceAt::Route),
     Hop::function(
+        HopId::IpDoFragment,
+        Role::Split,
+        2,
+        "The packet is larger than the MTU of the device it leaves by: it is cut into fragments, each with an IP header.",
+    )
+    .on(DeviceAt::Route),
+    Hop::function(
+        HopId::Ip6Fragment,
+        Role::Split,
+        2,
+        "The packet is larger than the MTU: IPv6 cuts it into fragments, which only a sender may do.",
+    )
+    .on(DeviceAt::Route),
+    Hop::function(
+        HopId::NfHookSlow,
+        Role::Netfilter,
+        0,
+        "Netfilter has rules at this hook: nftables, iptables, NAT and connection tracking look at the packet in turn.",
+    )
+    .on(DeviceAt::Hook(1))
+    .hook_state(1)
+    .flags(hop_flags::ORIGIN),
+    Hop::function(
         HopId::DevQueueXmit,
         Role::Transmit,
         0,
         "The packet enters the link layer: tc egress runs here, then the queueing discipline, if the device has one.",
     ),
+    Hop::function(
+        HopId::SkbSegment,
+        Role::Split,
+        0,
+        "The device cannot take so large a packet: GSO cuts it into segments that fit the MTU, each a packet of its own.",
+    )
+    .on(DeviceAt::None),
+    Hop::tracepoint(
+        HopId::NetDevStartXmit,
+        "The queueing discipline, if any, has let the packet go: dev_hard_start_xmit hands it to the device's driver.",
+    )
+    .role(Role::Transmit)
+    .on(DeviceAt::Arg(1)),
+    Hop::function(
+        HopId::VlanDevHardStartXmit,
+        Role::Transmit,
+        0,
+        "A VLAN device tags the frame and sends it on through the device below it.",
+    )
+    .module("8021q")
+    .on(DeviceAt::Arg(1)),
     Hop::function(
         HopId::LoopbackXmit,
         Role::Cross,
@@ -203,6 +341,45 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
         "The packet is put into the CPU's input queue and a softirq is raised: from here on nobody waits for it.",
     ),
     Hop::function(
+        HopId::VethXdpRcvSkb,
+        Role::Receive,
+        1,
+        "The veth's own NAPI poll, in use with XDP or GRO, took the packet from the veth's ring; an XDP program runs here.",
+    )
+    .module("veth"),
+    Hop::function(
+        HopId::NapiGroReceive,
+        Role::Receive,
+        1,
+        "GRO looks whether the packet continues one that it holds: then the two go up the stack as one.",
+    ),
+    Hop::function(
+        HopId::GroReceiveSkb,
+        Role::Receive,
+        1,
+        "GRO looks whether the packet continues one that it holds: then the two go up the stack as one.",
+    ),
+    Hop::function(
+        HopId::SkbGroReceive,
+        Role::Merge,
+        1,
+        "GRO appends the packet's payload to the packet that it continues; the rest of it is freed.",
+    )
+    .appended_to(0),
+    Hop::tracepoint(
+        HopId::NetifReceiveSkb,
+        "The packet enters the stack (__netif_receive_skb_core): taps see it, tc ingress and the rx_handler come next.",
+    )
+    .role(Role::Receive)
+    .on(DeviceAt::Skb),
+    Hop::function(
+        HopId::VlanDoReceive,
+        Role::Receive,
+        0,
+        "The frame has a VLAN tag and there is a device for it: the packet becomes that device's, without the tag.",
+    )
+    .indirect(),
+    Hop::function(
         HopId::BrHandleFrame,
         Role::Receive,
         0,
@@ -211,12 +388,34 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
     .module("bridge")
     .indirect(),
     Hop::function(
+        HopId::BrNfPreRouting,
+        Role::Netfilter,
+        1,
+        "br_netfilter shows the bridged frame to the IP hooks: iptables' PREROUTING sees it as if it were routed.",
+    )
+    .module("br_netfilter"),
+    Hop::function(
         HopId::BrHandleFrameFinish,
         Role::Bridge,
         2,
         "The bridge learns the source address and looks up the destination: forward, flood, or up to this host.",
     )
     .module("bridge"),
+    Hop::function(
+        HopId::BrFlood,
+        Role::Bridge,
+        1,
+        "The destination is unknown, or is everyone: the frame goes to every port but its own, a clone for each.",
+    )
+    .module("bridge"),
+    Hop::function(
+        HopId::BrForwardDecision,
+        Role::Bridge,
+        1,
+        "The bridge knows the port of this destination: may the frame leave there (state, VLAN, isolation)?",
+    )
+    .module("bridge")
+    .to(DeviceAt::Port(0)),
     Hop::function(
         HopId::BrForward,
         Role::Bridge,
@@ -225,6 +424,20 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
     )
     .module("bridge")
     .to(DeviceAt::Port(0)),
+    Hop::function(
+        HopId::BrNfForwardIp,
+        Role::Netfilter,
+        1,
+        "br_netfilter shows the bridged frame to iptables' FORWARD chain, whose policy may drop it.",
+    )
+    .module("br_netfilter"),
+    Hop::function(
+        HopId::BrNfForward,
+        Role::Netfilter,
+        1,
+        "br_netfilter shows the bridged frame to iptables' FORWARD chain, whose policy may drop it.",
+    )
+    .module("br_netfilter"),
     Hop::function(
         HopId::BrDevQueuePushXmit,
         Role::Bridge,
@@ -278,8 +491,52 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
         "The packet is not for this netns: it is routed on, its TTL falls by one, FORWARD runs.",
     ),
     Hop::function(HopId::Ip6Forward, Role::Forward, 0, "The packet is not for this netns: it is routed on."),
+    Hop::function(
+        HopId::IpDefrag,
+        Role::Merge,
+        1,
+        "The packet is a fragment: it waits here for the others, and the last one to come makes the datagram whole.",
+    ),
+    Hop::function(
+        HopId::Ipv6FragRcv,
+        Role::Merge,
+        0,
+        "The packet is a fragment: it waits here for the others, and the last one to come makes the datagram whole.",
+    ),
+    Hop::function(
+        HopId::IpLocalDeliver,
+        Role::Receive,
+        0,
+        "The packet is for this netns: fragments are put together, netfilter's INPUT runs, the protocol is looked up.",
+    ),
+    Hop::function(
+        HopId::Ip6Input,
+        Role::Receive,
+        0,
+        "The packet is for this netns: netfilter's INPUT runs, extension headers and the protocol are looked up.",
+    ),
+    Hop::function(
+        HopId::RawRcv,
+        Role::Socket,
+        1,
+        "A raw socket (ping, a routing daemon) has asked for this protocol: it gets the packet or a clone of it.",
+    )
+    .sock(0),
+    Hop::function(
+        HopId::Rawv6Rcv,
+        Role::Socket,
+        1,
+        "A raw socket (ping, a routing daemon) has asked for this protocol: it gets the packet or a clone of it.",
+    )
+    .sock(0),
     Hop::function(HopId::IcmpRcv, Role::Transport, 0, "ICMP receives: an echo request is answered in the kernel."),
     Hop::function(HopId::Icmpv6Rcv, Role::Transport, 0, "ICMPv6 receives: echoes, errors, neighbour discovery."),
+    Hop::function(
+        HopId::PingRcv,
+        Role::Transport,
+        0,
+        "An echo reply looks for the ping socket that sent the request; a raw socket has had its clone before.",
+    ),
     Hop::function(
         HopId::TcpV4Rcv,
         Role::Transport,
@@ -302,6 +559,21 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
     )
     .sock(0),
     Hop::function(
+        HopId::TcpTryCoalesce,
+        Role::Merge,
+        2,
+        "The segment before is still unread: TCP tries to append this one to it, to save memory and wake-ups.",
+    )
+    .appended_to(1)
+    .sock(0),
+    Hop::function(
+        HopId::SkbTryCoalesce,
+        Role::Merge,
+        1,
+        "The payload moves to the packet before, page by page and without a copy, if there is room for more pages.",
+    )
+    .appended_to(0),
+    Hop::function(
         HopId::UdpQueueRcvOneSkb,
         Role::Transport,
         1,
@@ -316,18 +588,32 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
         "The datagram joins the socket's receive queue, if its buffer has room, and the reader is woken.",
     )
     .sock(0),
-    Hop::function(
-        HopId::SkbCopyDatagramIter,
-        Role::Copy,
-        0,
-        "The process reads: the payload is copied from the packet into the buffer of the application.",
-    )
+    Hop {
+        copied: Some((1, 3)),
+        ..Hop::function(
+            HopId::SkbCopyDatagramIter,
+            Role::Copy,
+            0,
+            "The process reads: the payload is copied from the packet into the buffer of the application.",
+        )
+    }
     .on(DeviceAt::None),
+    Hop::work(HopId::SkbClone, "A second sk_buff for the same data: a tap, a flood, or a socket beside the first wants it too."),
+    Hop::work(HopId::SkbCopy, "The whole packet is copied, data and all: somebody wants to change it, and others hold it too."),
+    Hop::work(
+        HopId::PskbExpandHead,
+        "The headers move to new memory, for more room or because others share the old: what was read there is stale.",
+    ),
     Hop::tracepoint(
         HopId::KfreeSkb,
         "The packet is dropped: the kernel frees it before its time, from 5.17 on with a reason.",
     ),
     Hop::tracepoint(HopId::ConsumeSkb, "The packet has served its purpose and is freed."),
+    Hop::end(HopId::KfreeSkbPartial, "Its payload belongs to the packet before now; what is left of it is freed."),
+    Hop::end(
+        HopId::NapiSkbFreeStolenHead,
+        "Its payload, with the page that it lies in, belongs to the packet before now; what is left of it is freed.",
+    ),
     Hop::end(
         HopId::SkbReleaseHeadState,
         "The packet is freed by the code that used it up, as TCP does with what it has received.",

@@ -108,34 +108,42 @@ fn absence(hop: &Hop, host: &Host) -> String {
 
 /// Positions of the arguments: by the types of the parameters where BTF has them, else as the catalogue says.
 fn args(hop: &Hop, params: Option<&[Param]>) -> HopArgs {
-    let find = |wanted: Param| {
-        let position = params?.iter().position(|param| *param == wanted)?;
-        u8::try_from(position).ok()
+    let nth = |wanted: Param, n: usize| {
+        let mut positions = params?.iter().enumerate().filter(|(_, param)| **param == wanted);
+        u8::try_from(positions.nth(n)?.0).ok()
     };
+    let find = |wanted: Param| nth(wanted, 0);
     let skb = if hop.skb.indirect { Param::SkbIndirect } else { Param::Skb };
     let (dev_from, dev) = source(hop.device, &find);
     let (dev2_from, dev2) = source(hop.second, &find);
-    let mut flags = 0;
+    let mut flags = hop.flags;
     if hop.skb.indirect {
         flags |= hop_flags::INDIRECT;
     }
     match hop.role {
-        Role::Send => flags |= hop_flags::ORIGIN,
+        Role::Send => flags |= hop_flags::ORIGIN | hop_flags::SENT,
         Role::End => flags |= hop_flags::END,
-        Role::Copy => flags |= hop_flags::TRACKED_ONLY,
+        Role::Copy | Role::Work | Role::Split | Role::Merge => flags |= hop_flags::TRACKED_ONLY,
         _ => {}
     }
     let tracepoint = hop.probe == Probe::Tracepoint;
+    let at = |position: Option<u8>| position.unwrap_or(NO_ARG);
     HopArgs {
-        skb: find(skb).unwrap_or(hop.skb.arg),
+        // Of two packets, the first takes the second's bytes.
+        skb: nth(skb, usize::from(hop.other.is_some())).unwrap_or(hop.skb.arg),
         dev_from,
         dev,
         dev2_from,
         dev2,
         sock: hop.sock.map_or(NO_ARG, |position| find(Param::Sock).unwrap_or(position)),
         // Only a kernel whose tracepoint has a reason has one to read; likewise the address of the caller.
-        reason: if tracepoint { find(Param::Reason).unwrap_or(NO_ARG) } else { NO_ARG },
-        location: if tracepoint { find(Param::Address).unwrap_or(NO_ARG) } else { NO_ARG },
+        reason: if tracepoint { at(find(Param::Reason)) } else { NO_ARG },
+        location: if tracepoint { at(find(Param::Address)) } else { NO_ARG },
+        other: hop.other.map_or(NO_ARG, |position| find(Param::Skb).unwrap_or(position)),
+        state: hop.state.map_or(NO_ARG, |position| find(Param::HookState).unwrap_or(position)),
+        copied_from: at(hop.copied.map(|(from, _)| from)),
+        copied: at(hop.copied.map(|(_, len)| len)),
+        ack: at(hop.ack),
         flags,
     }
 }
@@ -148,6 +156,8 @@ fn source(device: DeviceAt, find: &impl Fn(Param) -> Option<u8>) -> (u8, u8) {
         DeviceAt::Route => (Source::DST, NO_ARG),
         DeviceAt::Port(position) => (Source::PORT, find(Param::BridgePort).unwrap_or(position)),
         DeviceAt::Peer => (Source::PEER, NO_ARG),
+        DeviceAt::Socket(position) => (Source::SOCK, find(Param::Sock).unwrap_or(position)),
+        DeviceAt::Hook(position) => (Source::HOOK, find(Param::HookState).unwrap_or(position)),
     }
 }
 
@@ -170,6 +180,15 @@ mod tests {
         let params = [Param::Other, Param::BridgePort, Param::Skb];
         let moved = args(row(HopId::BrForward), Some(&params));
         assert_eq!((moved.skb, moved.dev_from, moved.dev2_from, moved.dev2), (2, Source::SKB, Source::PORT, 1));
+    }
+
+    #[test]
+    fn of_two_packets_the_second_is_the_one_that_ends() {
+        let params = [Param::Sock, Param::Skb, Param::Skb];
+        let coalesce = args(row(HopId::TcpTryCoalesce), Some(&params));
+        assert_eq!((coalesce.other, coalesce.skb, coalesce.sock), (1, 2, 0));
+        let without = args(row(HopId::TcpTryCoalesce), None);
+        assert_eq!((without.other, without.skb, without.sock), (1, 2, 0));
     }
 
     #[test]

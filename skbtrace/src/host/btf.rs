@@ -41,6 +41,8 @@ pub enum Param {
     BridgePort,
     /// `struct sock *`
     Sock,
+    /// `struct nf_hook_state *`
+    HookState,
     /// `enum skb_drop_reason`
     Reason,
     /// `void *`
@@ -207,6 +209,7 @@ fn parameter_kind<T: BtfType>(btf: &Btf, parameter: &T) -> Param {
                 Ok("net_device") => Param::Device,
                 Ok("net_bridge_port") => Param::BridgePort,
                 Ok("sock") => Param::Sock,
+                Ok("nf_hook_state") => Param::HookState,
                 _ => Param::Other,
             },
             Some(Type::Ptr(inner)) => match unqualified(btf, &inner) {

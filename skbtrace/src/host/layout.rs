@@ -1,6 +1,6 @@
 //! Where things are in this kernel's structures: what the kernel side is told before it is loaded.
 
-use skbtrace_common::{MAX_SKB_SIZE, Offsets};
+use skbtrace_common::{MAX_SKB_SIZE, Offsets, SOCK_READ};
 use thiserror::Error;
 
 use super::Host;
@@ -39,13 +39,17 @@ pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
     if skb_size as usize > MAX_SKB_SIZE {
         return Err(LayoutError::LargeSkb(skb_size));
     }
+    let sock = |member: &'static str| match must("sock_common", member)? {
+        offset if offset + 16 <= SOCK_READ => Ok(offset),
+        _ => Err(LayoutError::NoMember { structure: "sock_common", member }),
+    };
+    let running_probe = host.symbols.data("current_kprobe").zip(host.symbols.data("kprobe_instance"));
     let (per_cpu_offset, preempt_count) = preempt_count(host).unwrap_or((0, 0));
     Ok(Offsets {
         skb_size,
         len: skb("len")?,
         data_len: skb("data_len")?,
         head: skb("head")?,
-        data: skb("data")?,
         tail: skb("tail")?,
         end: skb("end")?,
         network_header: skb("network_header")?,
@@ -53,7 +57,6 @@ pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
         protocol: skb("protocol")?,
         users: skb("users")?,
         skb_dev: skb("dev")?,
-        sk: skb("sk")?,
         refdst: skb("_skb_refdst")?,
         mark: skb("mark")?,
         vlan_tci: skb("vlan_tci")?,
@@ -70,9 +73,27 @@ pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
         net_inum: must("net", "ns")? + must("ns_common", "inum")?,
         veth_peer: veth_peer(host).unwrap_or(Offsets::ABSENT),
         port_dev: btf.member("net_bridge_port", "dev", Some("bridge")).unwrap_or(Offsets::ABSENT),
-        reserved: 0,
+        tcp_cb_seq: skb("cb")? + must("tcp_skb_cb", "seq")?,
+        tcp_cb_flags: skb("cb")? + must("tcp_skb_cb", "tcp_flags")?,
+        sock_dst: must("sock", "sk_dst_cache")?,
+        sock_family: sock("skc_family")?,
+        sock_saddr: sock("skc_rcv_saddr")?,
+        sock_daddr: sock("skc_daddr")?,
+        // Without IPv6 nobody asks for them.
+        sock_saddr6: sock("skc_v6_rcv_saddr").unwrap_or(0),
+        sock_daddr6: sock("skc_v6_daddr").unwrap_or(0),
+        sock_num: sock("skc_num")?,
+        sock_dport: sock("skc_dport")?,
+        nf_hook: btf.member("nf_hook_state", "hook", None).unwrap_or(Offsets::ABSENT),
+        nf_family: btf.member("nf_hook_state", "pf", None).unwrap_or(Offsets::ABSENT),
+        nf_in: btf.member("nf_hook_state", "in", None).unwrap_or(Offsets::ABSENT),
+        nf_out: btf.member("nf_hook_state", "out", None).unwrap_or(Offsets::ABSENT),
+        probe_missed: btf.member("kprobe", "nmissed", None).unwrap_or(Offsets::ABSENT),
         per_cpu_offset,
         preempt_count,
+        // Both or none; and of no use without the per-CPU areas.
+        current_kprobe: if per_cpu_offset == 0 { 0 } else { running_probe.map_or(0, |(current, _)| current) },
+        kprobe_instance: running_probe.map_or(0, |(_, instance)| instance),
     })
 }
 

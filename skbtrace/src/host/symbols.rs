@@ -36,7 +36,7 @@ pub struct Symbols {
 }
 
 /// The data symbols that anything here asks for.
-const DATA: [&str; 3] = ["__per_cpu_offset", "__preempt_count", "pcpu_hot"];
+const DATA: [&str; 5] = ["__per_cpu_offset", "__preempt_count", "pcpu_hot", "current_kprobe", "kprobe_instance"];
 
 impl Symbols {
     /// Reads /proc/kallsyms.

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use skbtrace_common::{Event, HopId};
+
 use super::{Names, duration, place, reason_name};
 use crate::name::printable;
 use crate::trace::{Cause, Flow, How, Icmp, Outcome, Packet, Process, Queue, Stage, tcp_flag};
@@ -182,6 +184,9 @@ fn ending(packet: &Packet, outcome: &Outcome, names: &dyn Names) -> String {
         Outcome::Delivered { .. } => delivered(packet, outcome),
         Outcome::Dropped { reason, location, stage, .. } => {
             let mut line = String::from("DROPPED");
+            if let Some(hook) = netfilter_hook(packet) {
+                let _ = write!(line, " by netfilter at {hook},");
+            }
             if *location != 0 {
                 let _ = write!(line, " in {}", place(names, *location));
             }
@@ -201,6 +206,10 @@ fn ending(packet: &Packet, outcome: &Outcome, names: &dyn Names) -> String {
             let device = device.map_or_else(|| "another device".to_owned(), |step| printable(&step.event.dev));
             format!("left the segment through {device}")
         }
+        Outcome::Merged { at, .. } => format!("appended to another packet by {}", at.name()),
+        Outcome::Consumed { at } if packet.was_cut() => {
+            format!("cut into {} by {}", counted(packet.branches.len() as u64, "part"), at.name())
+        }
         Outcome::Consumed { at } if packet.branches.is_empty() => format!("freed after {}", at.name()),
         Outcome::Consumed { at } => format!("freed after {}, its clones went on", at.name()),
         Outcome::Tapped { dropped: false } => "taken by a packet socket".to_owned(),
@@ -215,12 +224,42 @@ fn ending(packet: &Packet, outcome: &Outcome, names: &dyn Names) -> String {
     }
 }
 
+/// The hook at which netfilter had the packet when it was dropped.
+pub(super) fn netfilter_hook(packet: &Packet) -> Option<String> {
+    let Outcome::Dropped { at: Some(HopId::NfHookSlow), .. } = packet.outcome else { return None };
+    packet.steps.iter().rev().find(|step| step.hop == HopId::NfHookSlow).map(|step| hook_name(&step.event))
+}
+
+/// Family and hook of netfilter: `IPv4 FORWARD`, `bridge POSTROUTING` (include/uapi/linux/netfilter.h).
+pub(super) fn hook_name(event: &Event) -> String {
+    let family = match event.nf_family {
+        1 => "inet",
+        2 => "IPv4",
+        3 => "ARP",
+        5 => "netdev",
+        7 => "bridge",
+        10 => "IPv6",
+        _ => "unknown",
+    };
+    let hooks: &[&str] = match event.nf_family {
+        3 => &["INPUT", "OUTPUT", "FORWARD"],
+        5 => &["INGRESS", "EGRESS"],
+        7 => &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING", "BROUTING"],
+        _ => &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING", "INGRESS"],
+    };
+    match hooks.get(usize::from(event.nf_hook)) {
+        Some(hook) => format!("{family} {hook}"),
+        None => format!("{family} hook {}", event.nf_hook),
+    }
+}
+
 fn delivered(packet: &Packet, outcome: &Outcome) -> String {
     let Outcome::Delivered { how, process, .. } = outcome else { return String::new() };
     match (how, process) {
         (How::Copied, Some(process)) => format!("delivered to {}", process_name(process)),
         (How::Copied, None) => "delivered to the application".to_owned(),
         (How::Queued, _) => "delivered to the socket".to_owned(),
+        (How::Coalesced, _) => "delivered to the socket, appended to an unread segment".to_owned(),
         (How::Protocol, _) => {
             let by = packet.flow.map_or_else(|| headline(packet), |flow| protocol(flow.proto));
             format!("received by {by}")
@@ -236,6 +275,9 @@ fn cause(cause: &Cause) -> String {
         Cause::Missing { after: None, count } => format!("the first {} lost", counted(u64::from(*count), "event")),
         Cause::StartUnknown => "its beginning was not seen".to_owned(),
         Cause::AddressReused => "its end was not seen before its address became another packet's".to_owned(),
+        Cause::PartsUnseen { bytes } => {
+            format!("it was cut into parts, and those with {} of it were not seen", counted(u64::from(*bytes), "byte"))
+        }
         Cause::EndLost => "its end was not seen, and events were lost in this run".to_owned(),
     }
 }
@@ -243,6 +285,7 @@ fn cause(cause: &Cause) -> String {
 pub(super) fn queue_name(queue: Queue) -> &'static str {
     match queue {
         Queue::Backlog => "the CPU's queue",
+        Queue::VethRing => "the veth's ring",
         Queue::SocketBacklog => "the socket's backlog",
         Queue::Socket => "the socket's queue",
     }

@@ -8,14 +8,14 @@ mod line;
 
 use std::io;
 
-use skbtrace_common::{Context, DeviceKey, EventFlags};
+use skbtrace_common::{Context, DeviceKey, EventFlags, HopId};
 
-use super::headline::tcp_flags;
+use super::headline::{hook_name, netfilter_hook, tcp_flags};
 use super::row::{device_name, ip_summed};
 use super::{Names, place, reason_name};
 use crate::name::printable;
 use crate::trace::{self, Cause, Outcome, Step};
-use line::{Branch, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Process, Summary, Tcp};
+use line::{Branch, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Part, Process, Summary, Tcp};
 
 /// Version of the format: it rises when a field changes its meaning or goes, not when one is added.
 pub const JSON_VERSION: u32 = 1;
@@ -70,6 +70,7 @@ impl Json {
             delivered: summary.delivered,
             dropped: summary.dropped,
             left: summary.left,
+            merged: summary.merged,
             consumed: summary.consumed,
             tapped: summary.tapped,
             waiting: summary.waiting,
@@ -112,7 +113,13 @@ fn packet_of(packet: &trace::Packet, names: &dyn Names) -> Packet {
         payload_len: packet.payload_len,
         retransmission: packet.retransmission,
         verdict: status(packet.verdict()),
-        outcome: end(&packet.outcome, names),
+        joined: packet.joined.map(|id| format!("{id:#x}")),
+        parts: packet
+            .parts
+            .iter()
+            .map(|part| Part { id: format!("{:#x}", part.id), payload_len: part.payload_len })
+            .collect(),
+        outcome: end(&packet.outcome, netfilter_hook(packet), names),
         hops: packet.steps.iter().map(|step| hop(step, names)).collect(),
         branches: branches
             .map(|branch| Branch { after: branch.after, packet: packet_of(&branch.packet, names) })
@@ -168,6 +175,8 @@ fn hop(step: &Step, names: &dyn Names) -> Hop {
         vlan: (event.vlan_tci != 0).then_some(event.vlan_tci & 0xfff),
         mark: event.mark,
         ttl: (event.flags & EventFlags::L3 != 0).then_some(event.ttl),
+        netfilter: (event.nf_family != 0).then(|| hook_name(event)),
+        copied: (step.hop == HopId::SkbCopyDatagramIter).then_some(event.copied),
         read_failed: event.flags & EventFlags::READ_FAILED != 0,
     }
 }
@@ -182,6 +191,7 @@ fn status(outcome: &Outcome) -> &'static str {
         Outcome::Delivered { .. } => "delivered",
         Outcome::Dropped { .. } => "dropped",
         Outcome::Left => "left",
+        Outcome::Merged { .. } => "merged",
         Outcome::Consumed { .. } => "consumed",
         Outcome::Tapped { .. } => "tapped",
         Outcome::Waiting { .. } => "waiting",
@@ -189,7 +199,7 @@ fn status(outcome: &Outcome) -> &'static str {
     }
 }
 
-fn end(outcome: &Outcome, names: &dyn Names) -> End {
+fn end(outcome: &Outcome, netfilter: Option<String>, names: &dyn Names) -> End {
     match outcome {
         Outcome::Delivered { how, process, socket, at_ns } => {
             End::Delivered { how: *how, process: process.as_ref().map(process_of), socket: *socket, at_ns: *at_ns }
@@ -198,15 +208,19 @@ fn end(outcome: &Outcome, names: &dyn Names) -> End {
             reason: reason.map(|reason| reason_name(names, reason)),
             location: (*location != 0).then(|| place(names, *location)),
             after: at.map(|at| at.name()),
+            netfilter,
             stage: *stage,
         },
         Outcome::Left => End::Left,
+        Outcome::Merged { into, at } => {
+            End::Merged { into: into.map(|id| format!("{id:#x}")), after: at.name() }
+        }
         Outcome::Consumed { at } => End::Consumed { after: at.name() },
         Outcome::Tapped { dropped } => End::Tapped { dropped: *dropped },
         Outcome::Waiting { at, queue, for_ns } => End::Waiting { after: at.name(), queue: *queue, for_ns: *for_ns },
         Outcome::Incomplete { causes, seen } => End::Incomplete {
             causes: causes.iter().map(gap).collect(),
-            seen: seen.as_deref().map(|seen| Box::new(end(seen, names))),
+            seen: seen.as_deref().map(|seen| Box::new(end(seen, None, names))),
         },
     }
 }
@@ -217,5 +231,6 @@ fn gap(cause: &Cause) -> Gap {
         Cause::StartUnknown => Gap::StartUnknown,
         Cause::AddressReused => Gap::AddressReused,
         Cause::EndLost => Gap::EndLost,
+        Cause::PartsUnseen { bytes } => Gap::PartsUnseen { bytes: *bytes },
     }
 }

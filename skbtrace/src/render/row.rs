@@ -1,8 +1,8 @@
 //! What one hop says of itself: the cells of its row. A remark is made where something changed, not at every hop.
 
-use skbtrace_common::{Context, DeviceKey, EventFlags, HopId};
+use skbtrace_common::{Context, DeviceKey, Event, EventFlags, HopId};
 
-use super::headline::{addresses, process_name, queue_name};
+use super::headline::{addresses, hook_name, process_name, queue_name};
 use super::{Names, duration};
 use crate::name::printable;
 use crate::trace::{Flow, Step};
@@ -52,6 +52,9 @@ fn label(step: &Step, names: &dyn Names) -> String {
         label.push_str(" → ");
         label.push_str(&device_name(&step.event.dev2, second.ifindex));
     }
+    if step.hop == HopId::NfHookSlow {
+        label.push_str(&format!(" ({})", hook_name(&step.event)));
+    }
     let at_port = matches!(step.hop, HopId::BrHandleFrame | HopId::BrPassFrameUp);
     if at_port && let Some(bridge) = step.device().and_then(|device| names.bridge_of(device)) {
         label.push_str(&format!(" ({})", printable(bridge.as_bytes())));
@@ -95,7 +98,9 @@ fn remarks(before: Option<&Step>, step: &Step) -> Vec<String> {
     if before.map_or(0, |old| old.ip_summed) != event.ip_summed {
         remarks.push(format!("csum {}", ip_summed(event.ip_summed)));
     }
-    if before.map_or((0, 0), |old| (old.gso_size, old.gso_segs)) != (event.gso_size, event.gso_segs) {
+    // Without a size the number of segments is TCP's own book-keeping.
+    let gso = |event: &Event| if event.gso_size == 0 { (0, 0) } else { (event.gso_size, event.gso_segs) };
+    if before.map_or((0, 0), gso) != gso(event) {
         remarks.push(match (event.gso_segs, event.gso_size) {
             (_, 0) => "gso off".to_owned(),
             (0, size) => format!("gso {size}"),
@@ -116,7 +121,8 @@ fn remarks(before: Option<&Step>, step: &Step) -> Vec<String> {
     }
     if let Some((old, new)) =
         before.and_then(|old| Some((old, Flow::of(old)?, Flow::of(event)?))).map(|(old, was, is)| {
-            let ttl = (old.ttl != event.ttl).then(|| format!("ttl {}", event.ttl));
+            // A packet that TCP is still making has none.
+            let ttl = (old.ttl != event.ttl && old.ttl != 0).then(|| format!("ttl {}", event.ttl));
             let moved =
                 (was.src, was.dst) != (is.src, is.dst) || was.ports.zip(is.ports).is_some_and(|(was, is)| was != is);
             (ttl, moved.then(|| format!("now {}", addresses(&is))))

@@ -19,6 +19,8 @@ pub(super) struct Identity {
     l3: Option<L3>,
     l4: Option<L4>,
     last_hop: Option<HopId>,
+    /// It is being cut into parts, and may go on as the first of them.
+    cut: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +50,11 @@ impl Identity {
         }
         self.l3 = L3::of(event).or(self.l3);
         self.l4 = L4::of(event).or(self.l4);
-        self.last_hop = Some(hop_id);
+        let role = hop(hop_id).role;
+        if role.is_place() || role == Role::Copy {
+            self.last_hop = Some(hop_id);
+        }
+        self.cut = role == Role::Split;
     }
 
     /// Whether the event can be the next one of this packet.
@@ -61,7 +67,30 @@ impl Identity {
     /// Whether the event can be the first one of a clone of this packet.
     pub(super) fn is_source_of(&self, hop_id: HopId, event: &Event) -> bool {
         let role = hop(hop_id).role;
-        role != Role::Send && self.content_allows(role, event)
+        !role.is_origin() && self.content_allows(role, event)
+    }
+
+    /// Whether the event can be of a packet that goes on in place of this one, in other memory.
+    pub(super) fn is_copied_to(&self, hop_id: HopId, event: &Event) -> bool {
+        self.order_allows(hop_id, event) && self.is_source_of(hop_id, event)
+    }
+
+    /// Whether the event can be of a part that was cut from this packet, by GSO or into fragments.
+    pub(super) fn is_cut_into(&self, hop_id: HopId, event: &Event) -> bool {
+        let (Some(whole), Some(part)) = (self.l3, L3::of(event)) else { return false };
+        let addressed = |l3: &L3| (l3.saddr, l3.daddr, l3.proto);
+        if hop(hop_id).role.is_origin()
+            || addressed(&whole) != addressed(&part)
+            || part.payload_len > whole.payload_len
+        {
+            return false;
+        }
+        match self.l4.zip(L4::of(event)) {
+            // A fragment has no ports. It has the datagram's identification, if IP has one.
+            None => whole.ip_id == part.ip_id,
+            Some((old, new)) if (old.sport, old.dport) != (new.sport, new.dport) => false,
+            Some((old, new)) => part.proto != 6 || new.seq.wrapping_sub(old.seq) < whole.payload_len,
+        }
     }
 
     /// Whether the stack can come to this hop from the one before.
@@ -71,13 +100,18 @@ impl Identity {
         }
         let role = hop(hop_id).role;
         match (self.last_hop.map(|last| hop(last).role), role) {
-            (None, _) => true,
+            (None, _) | (_, Role::Work) => true,
+            // TCP hands a packet down once, function by function.
+            (Some(last), Role::Output) => last == Role::Output,
+            (Some(Role::Output), Role::Send) => true,
             // ARP answers with a packet of its own.
             _ if self.last_hop == Some(HopId::ArpRcv) => role == Role::Tap,
             // What a socket has is read or freed; nothing sends it on.
-            (Some(Role::Socket | Role::Copy), _) => matches!(role, Role::Socket | Role::Copy),
+            (Some(Role::Socket | Role::Copy), _) => matches!(role, Role::Socket | Role::Copy | Role::Merge),
             // What a transport has is queued or used up.
-            (Some(Role::Transport), _) => matches!(role, Role::Transport | Role::Tap | Role::Socket | Role::Copy),
+            (Some(Role::Transport), _) => {
+                matches!(role, Role::Transport | Role::Tap | Role::Socket | Role::Copy | Role::Merge)
+            }
             // A routed packet is sent by the same function as a new one. Its TTL has fallen.
             (Some(Role::Forward), Role::Send) => true,
             (Some(_), Role::Send) => match (self.l3, L3::of(event)) {
@@ -98,8 +132,8 @@ impl Identity {
             return false;
         }
         // GRO on the way up appends segments to the first one; nothing makes a packet shorter.
-        let may_grow = role != Role::Send;
-        if new.payload_len < old.payload_len || (new.payload_len > old.payload_len && !may_grow) {
+        let may_grow = !role.is_origin();
+        if (new.payload_len < old.payload_len && !self.cut) || (new.payload_len > old.payload_len && !may_grow) {
             return false;
         }
         let l4 = self.l4.zip(L4::of(event));

@@ -30,7 +30,7 @@ mod tests;
 pub use decode::{DecodeError, EVENT_SIZE, decode, encode};
 pub use flow::{Flow, Icmp, Tcp, tcp_flag};
 pub use outcome::{Cause, How, Outcome, Reasons, Stage};
-pub use packet::{Branch, Packet, Process, Queue, Step};
+pub use packet::{Branch, Packet, Part, Process, Queue, Step};
 pub use stitch::{StitchOptions, Stitcher};
 pub use summary::{Losses, Summary, through_loopback};
 

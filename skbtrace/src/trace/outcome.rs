@@ -41,6 +41,13 @@ pub enum Outcome {
         /// Last hop.
         at: HopId,
     },
+    /// Its bytes were appended to another packet, which goes on with them: by GRO, or as a fragment.
+    Merged {
+        /// Id of that packet, where it is known.
+        into: Option<u64>,
+        /// Where that was.
+        at: HopId,
+    },
     /// It was a copy for a packet socket.
     Tapped {
         /// The packet socket refused it: its buffer was full, for one.
@@ -70,9 +77,11 @@ pub enum Outcome {
 pub enum How {
     /// A process copied it out of the socket.
     Copied,
-    /// It joined the socket's receive queue and was freed without being copied by itself: TCP coalesced it with the
-    /// segment before, or it bore no data.
+    /// It joined the socket's receive queue and was freed without being copied by itself: it bore no data, or its reader
+    /// was not seen.
     Queued,
+    /// TCP appended it to a segment before it, in the socket's queue or backlog: it is read with that one.
+    Coalesced,
     /// The kernel's own protocol used it up: an ACK, an echo request, an ARP question.
     Protocol,
 }
@@ -105,6 +114,11 @@ pub enum Cause {
     AddressReused,
     /// Its end was not seen, and this run lost events: its end may be one of them.
     EndLost,
+    /// It was cut into parts, and of so many bytes no part was seen.
+    PartsUnseen {
+        /// Bytes of L4 payload.
+        bytes: u32,
+    },
 }
 
 /// Names of drop reasons of the running kernel, by number.
@@ -183,7 +197,7 @@ pub(super) fn judge(steps: &[Step], start_unknown: bool, closing: Closing, reaso
 /// The outcome of a packet whose last step is its end.
 fn ended(steps: &[Step], reasons: &Reasons) -> Outcome {
     let Some((end, path)) = steps.split_last() else { return Outcome::Left };
-    let last = path.iter().rev().find(|step| step.role() != Role::Copy);
+    let last = path.iter().rev().find(|step| step.role().is_place());
     let role = last.map(Step::role);
     let copied = path.iter().rev().find(|step| step.role() == Role::Copy);
     let reason = (end.event.flags & EventFlags::REASON != 0).then_some(end.event.reason);
@@ -191,28 +205,57 @@ fn ended(steps: &[Step], reasons: &Reasons) -> Outcome {
     if role == Some(Role::Tap) {
         return Outcome::Tapped { dropped: killed };
     }
+    let deliberate = reason.is_some() && !reasons.is(reason, "NOT_SPECIFIED");
+    if let Some(merge) = merged(end, path)
+        && !(killed && deliberate)
+    {
+        let joined = (merge.event.other != 0).then_some(merge.event.other);
+        let in_socket = matches!(role, Some(Role::Transport | Role::Socket));
+        return match last.filter(|_| in_socket) {
+            Some(last) => delivered(steps, How::Coalesced, last),
+            None => Outcome::Merged { into: joined, at: merge.hop },
+        };
+    }
     if killed && !is_used_up_ack(last, reason, reasons) {
         let stage = match (role, copied) {
             (_, Some(_)) => Stage::Copied,
             (Some(Role::Socket), None) => Stage::SocketQueue,
             _ => Stage::Path,
         };
-        return Outcome::Dropped { reason, location: end.event.location, at: path.last().map(|step| step.hop), stage };
+        let at = path.iter().rev().find(|step| step.role() != Role::Work).map(|step| step.hop);
+        return Outcome::Dropped { reason, location: end.event.location, at, stage };
     }
     let Some(last) = last else {
         // Nothing but the end, and perhaps a copy, was seen of it.
         return copied.map_or(Outcome::Consumed { at: end.hop }, |copy| delivered(steps, How::Copied, copy));
     };
     match (last.role(), copied) {
+        _ if path.last().is_some_and(|step| step.role() == Role::Split) => Outcome::Consumed { at: path[path.len() - 1].hop },
         // A tap device: the program behind it reads frames in the way in which others read sockets.
         (Role::Transmit, _) => Outcome::Left,
         (_, Some(copy)) => delivered(steps, How::Copied, copy),
         (Role::Socket, None) if was_read(last, end) => delivered(steps, How::Copied, end),
         (Role::Socket, None) => delivered(steps, How::Queued, last),
         (Role::Transport, None) => delivered(steps, How::Protocol, end),
-        (Role::Receive, None) if last.hop == HopId::ArpRcv => delivered(steps, How::Protocol, end),
+        (Role::Receive, None) if takes_it_up(last.hop) => delivered(steps, How::Protocol, end),
         _ => Outcome::Consumed { at: last.hop },
     }
+}
+
+/// Whether a protocol without a hop of its own gets the packet from here.
+fn takes_it_up(hop: HopId) -> bool {
+    matches!(hop, HopId::ArpRcv | HopId::IpLocalDeliver | HopId::Ip6Input)
+}
+
+/// The step at which the packet's bytes came to be another's, if that is how it ended. Coalescing and GRO are tried at that
+/// step, and can fail: then the packet goes on, or its end is another one.
+pub(super) fn merged<'a>(end: &Step, path: &'a [Step]) -> Option<&'a Step> {
+    let step = path.iter().rev().find(|step| step.role() != Role::Work)?;
+    let taken = match step.hop {
+        HopId::TcpTryCoalesce | HopId::SkbTryCoalesce => end.hop == HopId::KfreeSkbPartial,
+        _ => true,
+    };
+    (step.role() == Role::Merge && taken).then_some(step)
 }
 
 /// TCP frees some of the ACKs that it has used up (those that close a connection, and more before 5.17) by the function
@@ -254,7 +297,7 @@ fn delivered(steps: &[Step], how: How, at: &Step) -> Outcome {
 /// The outcome of a packet that has not ended. What a process has copied is delivered: the kernel frees it when it
 /// finds the time.
 fn unfinished(steps: &[Step], now_ns: u64) -> Option<Outcome> {
-    let last = steps.last()?;
+    let last = steps.iter().rev().find(|step| step.role().is_place() || step.role() == Role::Copy).or(steps.last())?;
     let socket_had_it = steps.iter().any(|step| matches!(step.role(), Role::Socket | Role::Transport));
     let queue = match last.role() {
         Role::Copy if socket_had_it => return Some(delivered(steps, How::Copied, last)),
@@ -274,7 +317,7 @@ pub(super) fn rank(outcome: &Outcome) -> u8 {
         Outcome::Consumed { .. } => 1,
         Outcome::Dropped { .. } => 2,
         Outcome::Waiting { .. } => 3,
-        Outcome::Left => 4,
+        Outcome::Left | Outcome::Merged { .. } => 4,
         Outcome::Delivered { .. } => 5,
         Outcome::Incomplete { .. } => 6,
     }

@@ -31,6 +31,10 @@ pub struct Packet {
     pub payload_len: u32,
     /// The same bytes of this connection had been sent before from the same place.
     pub retransmission: bool,
+    /// Id of the packet that its bytes were appended to: by GRO, or in a socket's queue.
+    pub joined: Option<u64>,
+    /// Packets that were appended to this one, in their order.
+    pub parts: Vec<Part>,
     /// Whether it, or a branch of it, was at the device of interest; true when there is none.
     pub touched_target: bool,
     /// Hops in their order; the last may be the end of the `sk_buff`. Never empty.
@@ -48,6 +52,15 @@ pub struct Branch {
     pub after: usize,
     /// The clone, with branches of its own.
     pub packet: Packet,
+}
+
+/// A packet that another one took over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its id.
+    pub id: u64,
+    /// Bytes of L4 payload that it brought.
+    pub payload_len: u32,
 }
 
 /// One hop of one packet.
@@ -71,6 +84,8 @@ pub struct Step {
 pub enum Queue {
     /// A CPU's input queue (softnet backlog).
     Backlog,
+    /// The ring of a veth that polls (NAPI).
+    VethRing,
     /// A TCP socket's backlog: a process held its lock.
     SocketBacklog,
     /// A socket's receive queue.
@@ -137,11 +152,24 @@ impl Packet {
         self.steps.last().map_or(0, |step| step.event.time_ns)
     }
 
+    /// Whether it was cut into parts (GSO, fragments), which are its branches and went on in its place.
+    #[must_use]
+    pub fn was_cut(&self) -> bool {
+        let last = self.steps.iter().rev().find(|step| !matches!(step.role(), Role::End | Role::Work));
+        last.is_some_and(|step| step.role() == Role::Split) && !self.branches.is_empty()
+    }
+
     /// The outcome of the packet as a whole: of this `sk_buff`, or, when it was only the source of a clone that went
     /// on in its place (beside a tcpdump, out of a bridge's flood), of the branch that came furthest. A taken copy in
-    /// a tap never counts. When anything was lost anywhere in the tree, it is the incomplete one.
+    /// a tap never counts. When anything was lost anywhere in the tree, it is the incomplete one. A packet that was cut
+    /// fared as the worst of its parts did.
     #[must_use]
     pub fn verdict(&self) -> &Outcome {
+        if self.was_cut() && !matches!(self.outcome, Outcome::Incomplete { .. }) {
+            let parts = self.branches.iter().map(|branch| branch.packet.verdict());
+            // Every part of a whole is wanted: a lost one loses it, and the last one to come is when it has come.
+            return parts.max_by_key(|part| badness(part)).unwrap_or(&self.outcome);
+        }
         let mut best = &self.outcome;
         for branch in &self.branches {
             let theirs = branch.packet.verdict();
@@ -180,6 +208,18 @@ impl Packet {
     }
 }
 
+/// Which of the outcomes of the parts speaks for the whole: the highest.
+fn badness(outcome: &Outcome) -> (u8, u64) {
+    match outcome {
+        Outcome::Delivered { at_ns, .. } => (0, *at_ns),
+        Outcome::Merged { .. } | Outcome::Left | Outcome::Tapped { .. } => (1, 0),
+        Outcome::Consumed { .. } => (2, 0),
+        Outcome::Waiting { .. } => (3, 0),
+        Outcome::Dropped { .. } => (4, 0),
+        Outcome::Incomplete { .. } => (5, 0),
+    }
+}
+
 pub(super) fn is_end(hop_id: HopId, event: &Event) -> bool {
     event.flags & EventFlags::END != 0 || hop(hop_id).role == Role::End
 }
@@ -200,12 +240,15 @@ pub(super) fn destination(steps: &[Step]) -> Option<SocketAddr> {
 }
 
 /// Nanoseconds between two steps, and whether they were a wait. A gap between them says nothing about either.
-pub(super) fn waited(before: &Step, role: Role, missing: u32) -> Option<Queue> {
+///
+/// `before` is the last step that told where the packet was.
+pub(super) fn waited(before: &Step, hop_id: HopId, missing: u32) -> Option<Queue> {
     if missing > 0 {
         return None;
     }
-    match (before.role(), role) {
-        (_, Role::End | Role::Enqueue) => None,
+    match (before.role(), hop(hop_id).role) {
+        (Role::Cross, _) if hop_id == HopId::VethXdpRcvSkb => Some(Queue::VethRing),
+        (_, Role::End | Role::Enqueue | Role::Work) => None,
         (Role::Enqueue, _) => Some(Queue::Backlog),
         (Role::Socket, Role::Copy) => Some(Queue::Socket),
         (Role::Transport, Role::Socket) if before.hop == HopId::TcpAddBacklog => Some(Queue::SocketBacklog),

@@ -12,13 +12,15 @@ use skbtrace_common::{DeviceKey, Event, EventFlags, HopId};
 use super::flow::FlowTable;
 use super::identity::Identity;
 use super::open::Open;
-use super::outcome::{Closing, Outcome, Reasons, judge};
+use super::outcome::{Cause, Closing, Outcome, Reasons, judge};
 use super::packet::{Branch, Packet, Step, device, is_end, second_device, waited};
 use super::summary::{Losses, Summary};
 use crate::hops::{Role, hop};
 
 /// Clones of clones are followed to this depth; deeper ones are packets of their own.
 const MAX_DEPTH: u32 = 16;
+/// So many packets that were cut are kept waiting for parts that have not been seen.
+const MAX_CUT: usize = 1024;
 /// So many packets that share their data are remembered, to find the parent of a clone among them.
 const MAX_SIBLINGS: usize = 64;
 
@@ -52,6 +54,12 @@ pub struct Stitcher {
     by_id: HashMap<u64, u64>,
     by_skb: HashMap<u64, u64>,
     by_head: HashMap<u64, Vec<u64>>,
+    /// Packets whose memory was freed on a CPU before an XDP program was done with them.
+    handed_over: HashMap<u32, u64>,
+    /// The packet that was copied last on a CPU: the next new packet there may be the copy.
+    copied: HashMap<u32, u64>,
+    /// Packets that were cut into parts and wait for them, the oldest first.
+    cut: VecDeque<u64>,
     flows: FlowTable,
     /// Ids reported early, the oldest first.
     evicted: VecDeque<u64>,
@@ -71,6 +79,9 @@ impl Stitcher {
             by_id: HashMap::new(),
             by_skb: HashMap::new(),
             by_head: HashMap::new(),
+            handed_over: HashMap::new(),
+            copied: HashMap::new(),
+            cut: VecDeque::new(),
             flows: FlowTable::default(),
             evicted: VecDeque::new(),
             evicted_ids: HashSet::new(),
@@ -86,6 +97,21 @@ impl Stitcher {
         let Some(hop_id) = HopId::from_number(event.hop) else { return };
         self.summary.events += 1;
         let mut split_from = None;
+        let moved;
+        let event = match self.handed_over.remove(&event.cpu) {
+            Some(key) if self.hand_over(key, hop_id, event, sink) => {
+                let flags = event.flags & !EventFlags::FIRST | EventFlags::MOVED;
+                moved = Event { flags, ..*event };
+                &moved
+            }
+            _ => event,
+        };
+        if event.flags & EventFlags::MOVED != 0
+            && let Some(old) = self.by_skb.get(&event.skb).copied()
+            && self.by_id.get(&event.packet) != Some(&old)
+        {
+            self.close(old, Closing::AddressReused, sink);
+        }
         let key = match self.by_id.get(&event.packet).copied() {
             Some(key) if self.open.get(&key).is_some_and(|open| open.accepts(hop_id, event)) => key,
             Some(key) => {
@@ -101,7 +127,12 @@ impl Stitcher {
         };
         self.extend(key, hop_id, event, split_from);
         if is_end(hop_id, event) {
-            self.close(key, Closing::End, sink);
+            if self.open.get(&key).is_some_and(Open::is_handed_over) {
+                // What this CPU does next tells whether it goes on.
+                self.handed_over.insert(event.cpu, key);
+            } else {
+                self.close(key, Closing::End, sink);
+            }
         } else if self.by_id.len() > self.options.max_open {
             self.evict(event.time_ns, sink);
         }
@@ -125,9 +156,14 @@ impl Stitcher {
     pub fn finish(&mut self, now_ns: u64, sink: &mut dyn FnMut(Packet)) {
         let mut keys: Vec<u64> = self.by_id.values().copied().collect();
         keys.sort_unstable();
+        keys.dedup();
+        self.handed_over.clear();
         let lossy = self.summary.losses.may_hide_events();
         for key in keys {
             self.close(key, Closing::RunOver { lossy, now_ns }, sink);
+        }
+        for key in std::mem::take(&mut self.cut) {
+            self.give_up_parts(key, sink);
         }
     }
 
@@ -171,6 +207,7 @@ impl Stitcher {
         let parent = if split_from.is_none() { self.parent_of(hop_id, event) } else { None };
         let mut open = Open {
             id: event.packet,
+            kernel_id: event.packet,
             skb: event.skb,
             head: event.head,
             parent: None,
@@ -183,44 +220,75 @@ impl Stitcher {
             payload_len: 0,
             retransmission: false,
             touched: self.options.target.is_none(),
-            start_unknown: split_from.is_some() && role != Role::Send && event.flags & EventFlags::FIRST == 0,
+            start_unknown: split_from.is_some() && !role.is_origin() && event.flags & EventFlags::FIRST == 0,
             next_step: 0,
             steps: Vec::with_capacity(24),
             branches: Vec::new(),
             branches_open: 0,
+            uncovered: 0,
+            held: false,
+            joined: None,
+            parts: Vec::new(),
+            step_base: 0,
             outcome: None,
         };
         if let Some((parent, source)) = parent.and_then(|key| Some((key, self.open.get_mut(&key)?))) {
             source.branches_open += 1;
+            let was_awaited = source.uncovered > 0;
+            source.uncovered = source.uncovered.saturating_sub(event.payload_len);
+            if was_awaited && source.uncovered == 0 {
+                // Its last part: from here on it waits for its branches alone.
+                source.branches_open -= u32::from(std::mem::take(&mut source.held));
+                self.cut.retain(|key| *key != parent);
+            }
             open.parent = Some((parent, source.steps.len().saturating_sub(1)));
             open.parent_id = Some(source.id);
             open.depth = source.depth + 1;
         }
         let key = self.next_key;
         self.next_key += 1;
-        self.by_id.insert(open.id, key);
+        self.by_id.insert(open.kernel_id, key);
         self.by_skb.insert(open.skb, key);
         self.index_head(open.head, key);
         self.open.insert(key, open);
         key
     }
 
-    /// The packet that a new one is a clone of: one that goes on, has the same data and the same headers. A packet that
-    /// begins at a sender is none: TCP keeps the data of what it sent, and sends it again from there. Nor is one whose
-    /// beginning was lost: it may have been there.
-    fn parent_of(&self, hop_id: HopId, event: &Event) -> Option<u64> {
-        let known_start = event.step == 0 || hop(hop_id).role == Role::Tap;
-        let sharing = self.by_head.get(&event.head).filter(|_| known_start)?;
+    /// The packet that a new one is a clone, a copy or a part of. A packet that begins at a sender is none: TCP keeps the data
+    /// of what it sent, and sends it again from there. Nor is one whose beginning was lost: it may have been there.
+    fn parent_of(&mut self, hop_id: HopId, event: &Event) -> Option<u64> {
+        let role = hop(hop_id).role;
+        let known_start = event.step == 0 || role == Role::Tap;
+        if !known_start || role.is_origin() {
+            return None;
+        }
+        if let Some(source) = self.clone_source(hop_id, event) {
+            return Some(source);
+        }
+        if let Some(key) = self.copied.get(&event.cpu).copied()
+            && self.open.get(&key).is_some_and(|open| open.outcome.is_none() && open.identity.is_source_of(hop_id, event))
+        {
+            self.copied.remove(&event.cpu);
+            return Some(key);
+        }
+        self.cut.iter().copied().find(|key| {
+            self.open.get(key).is_some_and(|open| open.identity.is_cut_into(hop_id, event))
+        })
+    }
+
+    /// The packet that a new one is a clone of: one that goes on, has the same data and the same headers.
+    fn clone_source(&self, hop_id: HopId, event: &Event) -> Option<u64> {
+        let sharing = self.by_head.get(&event.head)?;
         let candidates = sharing.iter().filter_map(|key| Some((key, self.open.get(key)?)));
         candidates
             .filter(|(_, open)| open.depth < MAX_DEPTH && open.identity.is_source_of(hop_id, event))
             .max_by_key(|(_, open)| {
                 // A clone is made where its source is, at once. Of several, take the one there, then the one seen last.
-                let last = open.steps.last().map(|step| (step.device(), step.second_device(), step.event.cpu));
+                let last = open.steps.last().map(|step| step.event.cpu);
+                let place = open.last_place().map(|step| (step.device(), step.second_device()));
                 let here = device(event);
-                let same_device = last.is_some_and(|(first, second, _)| here == first || here == second);
-                let same_cpu = last.is_some_and(|(_, _, cpu)| cpu == event.cpu);
-                (same_device, same_cpu, open.last_ns())
+                let same_device = place.is_some_and(|(first, second)| here == first || here == second);
+                (same_device, last == Some(event.cpu), open.last_ns())
             })
             .map(|(key, _)| *key)
     }
@@ -230,16 +298,17 @@ impl Stitcher {
         let Some(open) = self.open.get_mut(&key) else { return };
         let new = open.steps.is_empty();
         let expected = if new { split_from.filter(|next| *next <= event.step).unwrap_or(0) } else { open.next_step };
-        let missing = event.step.saturating_sub(expected);
+        let number = event.step.saturating_add(open.step_base);
+        let missing = number.saturating_sub(expected);
         let before = open.steps.last();
         let step = Step {
             hop: hop_id,
             delta_ns: before.map_or(0, |before| event.time_ns.saturating_sub(before.event.time_ns)),
-            waited: before.and_then(|before| waited(before, hop(hop_id).role, missing)),
+            waited: open.last_place().and_then(|before| waited(before, hop_id, missing)),
             missing,
-            event: *event,
+            event: Event { step: number, ..*event },
         };
-        open.next_step = event.step.saturating_add(1);
+        open.next_step = number.saturating_add(1);
         open.identity.learn(hop_id, event);
         open.touched |= touches(self.options.target, hop_id, event);
         open.learn_headers(event);
@@ -250,6 +319,24 @@ impl Stitcher {
             open.retransmission = retransmission;
         }
         open.steps.push(step);
+        if open.skb != event.skb {
+            let old = std::mem::replace(&mut open.skb, event.skb);
+            if self.by_skb.get(&old) == Some(&key) {
+                self.by_skb.remove(&old);
+            }
+            self.by_skb.insert(event.skb, key);
+        }
+        let role = hop(hop_id).role;
+        if hop_id == HopId::SkbCopy {
+            self.copied.insert(event.cpu, key);
+        } else if role == Role::Split {
+            open.uncovered = event.payload_len;
+            self.cut.push_back(key);
+        } else if role.is_place() && role != Role::End && open.uncovered > 0 {
+            // It goes on whole, or as the first of its own fragments.
+            open.uncovered = 0;
+            self.cut.retain(|cut| *cut != key);
+        }
         if open.head != event.head {
             // The data was moved to make room for a header.
             let old = std::mem::replace(&mut open.head, event.head);
@@ -261,11 +348,27 @@ impl Stitcher {
     /// The packet goes on no more.
     fn close(&mut self, key: u64, closing: Closing, sink: &mut dyn FnMut(Packet)) {
         let Some(open) = self.open.get_mut(&key) else { return };
+        let ended = open.steps.last().is_some_and(Step::is_end);
+        let closing = if ended { Closing::End } else { closing };
         let outcome = judge(&open.steps, open.start_unknown, closing, &self.options.reasons);
         // What is missing may have been at the target.
         open.touched |= matches!(outcome, Outcome::Incomplete { .. });
         open.outcome = Some(outcome);
-        let (id, skb, head) = (open.id, open.skb, open.head);
+        let appended_to = if ended { open.append() } else { None };
+        let (id, skb, head) = (open.kernel_id, open.skb, open.head);
+        let (part, awaits_parts) = (open.as_part(), open.is_cut() && open.uncovered > 0);
+        if awaits_parts {
+            open.held = true;
+            open.branches_open += 1;
+        } else if open.uncovered > 0 {
+            open.uncovered = 0;
+            self.cut.retain(|cut| *cut != key);
+        }
+        if let Some(whole) = appended_to.and_then(|id| self.by_id.get(&id).copied())
+            && let Some(whole) = self.open.get_mut(&whole)
+        {
+            whole.parts.push(part);
+        }
         if self.by_id.get(&id) == Some(&key) {
             self.by_id.remove(&id);
         }
@@ -274,6 +377,41 @@ impl Stitcher {
         }
         self.forget_head(head, key);
         self.settle(key, sink);
+        if self.cut.len() > MAX_CUT
+            && let Some(oldest) = self.cut.pop_front()
+        {
+            self.give_up_parts(oldest, sink);
+        }
+    }
+
+    /// No more parts of this packet are waited for.
+    fn give_up_parts(&mut self, key: u64, sink: &mut dyn FnMut(Packet)) {
+        let Some(open) = self.open.get_mut(&key) else { return };
+        let bytes = std::mem::take(&mut open.uncovered);
+        if std::mem::take(&mut open.held) {
+            let seen = open.outcome.take().map(Box::new);
+            open.outcome = Some(Outcome::Incomplete { causes: vec![Cause::PartsUnseen { bytes }], seen });
+            open.touched = true;
+            open.branches_open -= 1;
+            self.settle(key, sink);
+        }
+    }
+
+    /// The memory of a packet was freed under an XDP program on this CPU. If this event is the packet in its new memory,
+    /// it goes on under the new id; else it has ended.
+    fn hand_over(&mut self, key: u64, hop_id: HopId, event: &Event, sink: &mut dyn FnMut(Packet)) -> bool {
+        let Some(open) = self.open.get_mut(&key) else { return false };
+        if event.flags & EventFlags::FIRST == 0 || !open.goes_on_as(hop_id, event) {
+            self.close(key, Closing::End, sink);
+            return false;
+        }
+        open.steps.pop();
+        open.next_step = open.next_step.saturating_sub(1);
+        open.step_base = open.next_step;
+        let old = std::mem::replace(&mut open.kernel_id, event.packet);
+        self.by_id.remove(&old);
+        self.by_id.insert(event.packet, key);
+        true
     }
 
     fn index_head(&mut self, head: u64, key: u64) {
@@ -336,7 +474,7 @@ impl Stitcher {
         keys.sort_unstable();
         let lossy = self.summary.losses.may_hide_events();
         for key in keys {
-            let Some(id) = self.open.get(&key).map(|open| open.id) else { continue };
+            let Some(id) = self.open.get(&key).map(|open| open.kernel_id) else { continue };
             self.evicted.push_back(id);
             self.evicted_ids.insert(id);
             self.close(key, Closing::RunOver { lossy, now_ns }, sink);

@@ -55,7 +55,7 @@ impl From<Counters> for Losses {
 /// Counts of a run. A packet counts once, whatever its branches, by its [`Packet::verdict`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Packets reported that touched the target: the sum of the seven columns below.
+    /// Packets reported that touched the target: the sum of the eight columns below.
     pub packets: u64,
     /// Reached who they were for.
     pub delivered: u64,
@@ -63,6 +63,8 @@ pub struct Summary {
     pub dropped: u64,
     /// Left through a device that is no veth.
     pub left: u64,
+    /// Appended to another packet.
+    pub merged: u64,
     /// Freed in good order on the way.
     pub consumed: u64,
     /// Nothing but a copy for a packet socket.
@@ -107,6 +109,7 @@ impl Summary {
                 &mut self.dropped
             }
             Outcome::Left => &mut self.left,
+            Outcome::Merged { .. } => &mut self.merged,
             Outcome::Consumed { .. } => &mut self.consumed,
             Outcome::Tapped { .. } => &mut self.tapped,
             Outcome::Waiting { .. } => &mut self.waiting,

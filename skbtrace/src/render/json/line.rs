@@ -41,10 +41,20 @@ pub(super) struct Packet {
     pub(super) tcp: Option<Tcp>,
     pub(super) payload_len: u32,
     pub(super) retransmission: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) joined: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) parts: Vec<Part>,
     pub(super) verdict: &'static str,
     pub(super) outcome: End,
     pub(super) hops: Vec<Hop>,
     pub(super) branches: Vec<Branch>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Part {
+    pub(super) id: String,
+    pub(super) payload_len: u32,
 }
 
 #[derive(Serialize)]
@@ -154,6 +164,10 @@ pub(super) struct Hop {
     pub(super) mark: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ttl: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) netfilter: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) copied: Option<u32>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) read_failed: bool,
 }
@@ -176,9 +190,16 @@ pub(super) enum End {
         location: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         after: Option<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        netfilter: Option<String>,
         stage: Stage,
     },
     Left,
+    Merged {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        into: Option<String>,
+        after: &'static str,
+    },
     Consumed {
         after: &'static str,
     },
@@ -209,6 +230,9 @@ pub(super) enum Gap {
     StartUnknown,
     AddressReused,
     EndLost,
+    PartsUnseen {
+        bytes: u32,
+    },
 }
 
 #[derive(Serialize)]
@@ -224,6 +248,7 @@ pub(super) struct Summary {
     pub(super) delivered: u64,
     pub(super) dropped: u64,
     pub(super) left: u64,
+    pub(super) merged: u64,
     pub(super) consumed: u64,
     pub(super) tapped: u64,
     pub(super) waiting: u64,

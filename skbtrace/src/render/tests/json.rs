@@ -203,6 +203,7 @@ fn a_drop_in_json() {
         "unread": 0,
         "unreadable": 0
       },
+      "merged": 0,
       "packets": 1,
       "retransmissions": 0,
       "tapped": 0,
