@@ -83,6 +83,7 @@ impl Json {
             events: summary.events,
             late_events: summary.late_events,
             losses: summary.losses,
+            hops: summary.hops.clone(),
             every_packet_complete: summary.every_packet_complete(),
         };
         write_line(out, &Line::Summary { version: JSON_VERSION, summary: books })

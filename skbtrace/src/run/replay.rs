@@ -6,7 +6,7 @@ use super::{output::Output, session::Session};
 use crate::{
     name::printable,
     store::{End, Item, ReadError, Reader, Record, RecordedNames, Start},
-    trace::{Losses, Summary},
+    trace::{HopBooks, Losses, Summary},
 };
 
 /// What became of a showing.
@@ -110,6 +110,7 @@ impl Replay {
         match (&state.end, state.next) {
             (Some(end), _) if !broken => {
                 state.session.set_losses(bounded(end.losses));
+                state.session.set_hops(end.hops.iter().cloned().map(safe_books).collect());
                 if end.finished {
                     state.session.finish(end.now_ns, &state.names)?;
                 }
@@ -248,6 +249,11 @@ fn bounded(losses: Losses) -> Losses {
         missed_probes: losses.missed_probes.min(MOST),
         read_failed: losses.read_failed.min(MOST),
     }
+}
+
+/// The books of a hop, whoever wrote its name.
+fn safe_books(books: HopBooks) -> HopBooks {
+    HopBooks { hop: printable(books.hop.as_bytes()), ..books }
 }
 
 fn tally(session: &Session, under_way: usize) -> String {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use skbtrace_common::{DeviceKey, Event, HopId};
 
 use crate::render::Names;
-use crate::trace::{Losses, Reasons, StitchOptions};
+use crate::trace::{HopBooks, Losses, Reasons, StitchOptions};
 
 /// Version of the format. It rises when [`Event`] changes, or anything here in a way that an older reader would get
 /// wrong. Hops travel by name, so that new ones change nothing.
@@ -112,6 +112,9 @@ pub struct End {
     pub events: u64,
     /// Packets that the run reported.
     pub packets: u64,
+    /// The books of every hop.
+    #[serde(default)]
+    pub hops: Vec<HopBooks>,
 }
 
 /// Names of namespaces, and which device is a port of which bridge. Safe to print.

@@ -32,7 +32,7 @@ pub use flow::{Flow, Icmp, Tcp, tcp_flag};
 pub use outcome::{Cause, How, Outcome, Reasons, Stage};
 pub use packet::{Branch, Packet, Part, Process, Queue, Step};
 pub use stitch::{StitchOptions, Stitcher};
-pub use summary::{Losses, Summary, through_loopback};
+pub use summary::{HopBooks, Losses, Summary, through_loopback};
 
 #[cfg(test)]
 pub(crate) use testkit::Lab;

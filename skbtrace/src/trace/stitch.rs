@@ -14,7 +14,7 @@ use super::identity::Identity;
 use super::open::Open;
 use super::outcome::{Cause, Closing, Outcome, Reasons, judge};
 use super::packet::{Branch, Packet, Step, device, is_end, second_device, waited};
-use super::summary::{Losses, Summary};
+use super::summary::{HopBooks, Losses, Summary};
 use crate::hops::{Role, hop};
 
 /// Clones of clones are followed to this depth; deeper ones are packets of their own.
@@ -170,6 +170,11 @@ impl Stitcher {
     /// What has been lost since the beginning of the run, by the kernel side's counters.
     pub fn set_losses(&mut self, losses: Losses) {
         self.summary.losses = losses;
+    }
+
+    /// The books of the hops, at the end of the run.
+    pub fn set_hops(&mut self, hops: Vec<HopBooks>) {
+        self.summary.hops = hops;
     }
 
     /// The books so far.

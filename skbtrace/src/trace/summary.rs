@@ -38,6 +38,29 @@ impl Losses {
     }
 }
 
+/// The books of one hop: every hit that the kernel let it see is in one of the columns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HopBooks {
+    /// Its name.
+    pub hop: String,
+    /// How often the kernel ran it: the sum of the five columns below. Only where the kernel counts
+    /// (sysctl kernel.bpf_stats_enabled).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_count: Option<u64>,
+    /// Packets that are not of the segment, or that the filter does not want.
+    pub filtered: u64,
+    /// Events sent.
+    pub sent: u64,
+    /// Events lost: the ring was full.
+    pub ring_full: u64,
+    /// Packets not followed: the map of tracked packets was full.
+    pub map_full: u64,
+    /// Packets not seen: the `sk_buff` could not be read.
+    pub unreadable: u64,
+    /// Hits that it was not let see: another probe was running on that CPU. In none of the columns.
+    pub missed: u64,
+}
+
 impl From<Counters> for Losses {
     /// From the sum of the kernel side's counters over all hops and CPUs.
     fn from(total: Counters) -> Losses {
@@ -89,6 +112,8 @@ pub struct Summary {
     pub late_events: u64,
     /// What was not seen.
     pub losses: Losses,
+    /// The books of every hop; empty before the end of the run.
+    pub hops: Vec<HopBooks>,
 }
 
 impl Summary {

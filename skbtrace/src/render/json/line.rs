@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
-use crate::trace::{How, Losses, Queue, Stage};
+use crate::trace::{HopBooks, How, Losses, Queue, Stage};
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -261,6 +261,7 @@ pub(super) struct Summary {
     pub(super) events: u64,
     pub(super) late_events: u64,
     pub(super) losses: Losses,
+    pub(super) hops: Vec<HopBooks>,
     pub(super) every_packet_complete: bool,
 }
 
