@@ -232,6 +232,7 @@ fn gap(cause: &Cause) -> Gap {
         Cause::StartUnknown => Gap::StartUnknown,
         Cause::AddressReused => Gap::AddressReused,
         Cause::EndLost => Gap::EndLost,
+        Cause::ProbesMissed { at } => Gap::ProbesMissed { at: at.name() },
         Cause::PartsUnseen { bytes } => Gap::PartsUnseen { bytes: *bytes },
     }
 }

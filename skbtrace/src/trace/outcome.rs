@@ -114,6 +114,11 @@ pub enum Cause {
     AddressReused,
     /// Its end was not seen, and this run lost events: its end may be one of them.
     EndLost,
+    /// A CPU skipped its probes while it had the packet, from this hop on: hops may be missing.
+    ProbesMissed {
+        /// The first hop at which that is known.
+        at: HopId,
+    },
     /// It was cut into parts, and of so many bytes no part was seen.
     PartsUnseen {
         /// Bytes of L4 payload.
@@ -174,6 +179,9 @@ pub(super) fn judge(steps: &[Step], start_unknown: bool, closing: Closing, reaso
             causes.push(Cause::Missing { after: before, count: step.missing });
         }
         before = Some(step.hop);
+    }
+    if let Some(step) = steps.iter().find(|step| step.event.flags & EventFlags::NESTED != 0) {
+        causes.push(Cause::ProbesMissed { at: step.hop });
     }
     let seen = match closing {
         Closing::End => Some(ended(steps, reasons)),

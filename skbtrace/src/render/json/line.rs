@@ -230,6 +230,9 @@ pub(super) enum Gap {
     StartUnknown,
     AddressReused,
     EndLost,
+    ProbesMissed {
+        at: &'static str,
+    },
     PartsUnseen {
         bytes: u32,
     },
