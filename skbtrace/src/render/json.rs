@@ -15,7 +15,9 @@ use super::row::{device_name, ip_summed};
 use super::{Names, place, reason_name};
 use crate::name::printable;
 use crate::trace::{self, Cause, Outcome, Step};
-use line::{Branch, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Process, Summary, Tcp};
+use line::{
+    Branch, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Pair, Process, Summary, Tcp, Times,
+};
 
 /// Version of the format: it rises when a field changes its meaning or goes, not when one is added.
 pub const JSON_VERSION: u32 = 1;
@@ -65,6 +67,7 @@ impl Json {
             reason: reason.map(|reason| reason_name(names, reason)),
             count: *count,
         });
+        let total = summary.latency.total();
         let books = Summary {
             packets: summary.packets,
             delivered: summary.delivered,
@@ -79,6 +82,8 @@ impl Json {
             retransmissions: summary.retransmissions,
             loopback: summary.loopback,
             drop_reasons: drop_reasons.collect(),
+            latency: summary.latency.pairs().iter().map(pair_of).collect(),
+            total: (total.count() > 0).then(|| times_of(total)),
             events: summary.events,
             late_events: summary.late_events,
             losses: summary.losses,
@@ -174,6 +179,20 @@ fn hop(step: &Step, names: &dyn Names) -> Hop {
 
 fn process_of(process: &trace::Process) -> Process {
     Process { pid: process.pid, name: printable(&process.comm) }
+}
+
+fn pair_of(pair: &trace::Pair) -> Pair {
+    Pair { from: pair.from.name(), to: pair.to.name(), times: times_of(&pair.times), waited: pair.waited }
+}
+
+fn times_of(times: &trace::Times) -> Times {
+    Times {
+        count: times.count(),
+        p50_ns: times.percentile_ns(50.0),
+        p90_ns: times.percentile_ns(90.0),
+        p99_ns: times.percentile_ns(99.0),
+        max_ns: times.max_ns(),
+    }
 }
 
 /// The word for an outcome.

@@ -5,10 +5,12 @@
 //! - `json`: a line per packet for programs; its schema is `schema/packet.schema.json`
 //! - `row`: what one hop says of itself, for the text
 //! - `headline`: what one packet says of itself in one line, and how it ended
+//! - `latency`: the table of times from hop to hop, for the text
 //! - `units`: durations
 
 mod headline;
 mod json;
+mod latency;
 mod row;
 #[cfg(test)]
 mod tests;

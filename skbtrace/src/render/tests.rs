@@ -1,6 +1,7 @@
 //! What readers get to see, on made-up traffic.
 
 mod json;
+mod latency;
 
 use skbtrace_common::{DeviceKey, Event, HopId};
 
@@ -105,6 +106,25 @@ fn a_segment_over_the_bridge() {
                                    tcp_v4_rcv                            +3.0 µs     109
                                    tcp_queue_rcv                         +3.3 µs      77
                                    skb_copy_datagram_iter                +220 µs      77  python3[301], waited 220 µs in the socket's queue
+
+    hop → hop                                        count      p50      p90      p99      max
+    ip_output → __dev_queue_xmit                         2   900 ns   900 ns   900 ns   900 ns
+    __dev_queue_xmit → veth_xmit                         4   1.3 µs   1.3 µs   1.3 µs   1.3 µs
+    veth_xmit → __dev_forward_skb                        4   400 ns   400 ns   400 ns   400 ns
+    __dev_forward_skb → netif_rx_internal                4   800 ns   800 ns   800 ns   800 ns
+    netif_rx_internal → enqueue_to_backlog               4   300 ns   300 ns   300 ns   300 ns
+    enqueue_to_backlog → br_handle_frame                 2  37.1 µs  37.1 µs  37.1 µs  37.1 µs  waiting in the CPU's queue
+    br_handle_frame → br_handle_frame_finish             2   1.1 µs   1.1 µs   1.1 µs   1.1 µs
+    br_handle_frame_finish → __br_forward                2   1.0 µs   1.0 µs   1.0 µs   1.0 µs
+    __br_forward → br_dev_queue_push_xmit                2   600 ns   600 ns   600 ns   600 ns
+    br_dev_queue_push_xmit → __dev_queue_xmit            2   900 ns   900 ns   900 ns   900 ns
+    enqueue_to_backlog → ip_rcv                          2  21.7 µs  21.7 µs  21.7 µs  21.7 µs  waiting in the CPU's queue
+    ip_rcv → tcp_v4_rcv                                  2   3.0 µs   3.0 µs   3.0 µs   3.0 µs
+    tcp_v4_rcv → tcp_queue_rcv                           1   3.3 µs   3.3 µs   3.3 µs   3.3 µs
+    tcp_queue_rcv → skb_copy_datagram_iter               1   220 µs   220 µs   220 µs   220 µs  waiting in the socket's queue
+    skb_copy_datagram_iter → skb_release_head_state      1   1.2 µs   1.2 µs   1.2 µs   1.2 µs
+    tcp_v4_rcv → skb_release_head_state                  1   2.0 µs   2.0 µs   2.0 µs   2.0 µs
+    first hop → delivery                                 2  74.2 µs   295 µs   295 µs   295 µs
 
     2 packets: 2 delivered, 0 dropped, 0 incomplete, 0 in flight · 0 events lost · every packet complete
     "#);
@@ -264,6 +284,21 @@ fn loopback_is_explained_once_and_arp_has_no_addresses() {
                                    enqueue_to_backlog                    +300 ns      28
                                    arp_rcv                               +9.0 µs      28  waited 9.0 µs in the CPU's queue
 
+    hop → hop                               count     p50      p90      p99      max
+    ip_output → __dev_queue_xmit                2  700 ns   700 ns   700 ns   700 ns
+    __dev_queue_xmit → loopback_xmit            2  600 ns   600 ns   600 ns   600 ns
+    loopback_xmit → netif_rx_internal           2  500 ns   500 ns   500 ns   500 ns
+    netif_rx_internal → enqueue_to_backlog      3  300 ns   300 ns   300 ns   300 ns
+    enqueue_to_backlog → ip_rcv                 2  4.0 µs   4.0 µs   4.0 µs   4.0 µs  waiting in the CPU's queue
+    ip_rcv → icmp_rcv                           2  1.0 µs   1.0 µs   1.0 µs   1.0 µs
+    icmp_rcv → consume_skb                      2  2.0 µs   2.0 µs   2.0 µs   2.0 µs
+    __dev_queue_xmit → veth_xmit                1  1.3 µs   1.3 µs   1.3 µs   1.3 µs
+    veth_xmit → __dev_forward_skb               1  400 ns   400 ns   400 ns   400 ns
+    __dev_forward_skb → netif_rx_internal       1  800 ns   800 ns   800 ns   800 ns
+    enqueue_to_backlog → arp_rcv                1  9.0 µs   9.0 µs   9.0 µs   9.0 µs  waiting in the CPU's queue
+    arp_rcv → consume_skb                       1  700 ns   700 ns   700 ns   700 ns
+    first hop → delivery                        3  9.2 µs  12.5 µs  12.5 µs  12.5 µs
+
     3 packets: 3 delivered, 0 dropped, 0 incomplete, 0 in flight · 0 events lost · every packet complete
     "#);
 }
@@ -306,6 +341,19 @@ fn every_hop_is_explained_once() {
                                    udp_queue_rcv_one_skb                 +2.0 µs      72
                                    __udp_enqueue_schedule_skb            +1.0 µs      72
                                    skb_copy_datagram_iter                +5.0 µs      72  receiver[401], waited 5.0 µs in the socket's queue
+
+    hop → hop                                            count      p50      p90      p99      max
+    ip_output → __dev_queue_xmit                             2   900 ns   900 ns   900 ns   900 ns
+    __dev_queue_xmit → veth_xmit                             2   1.3 µs   1.3 µs   1.3 µs   1.3 µs
+    veth_xmit → __dev_forward_skb                            2   400 ns   400 ns   400 ns   400 ns
+    __dev_forward_skb → netif_rx_internal                    2   800 ns   800 ns   800 ns   800 ns
+    netif_rx_internal → enqueue_to_backlog                   2   300 ns   300 ns   300 ns   300 ns
+    enqueue_to_backlog → ip_rcv                              2  12.0 µs  12.0 µs  12.0 µs  12.0 µs  waiting in the CPU's queue
+    ip_rcv → udp_queue_rcv_one_skb                           2   2.0 µs   2.0 µs   2.0 µs   2.0 µs
+    udp_queue_rcv_one_skb → __udp_enqueue_schedule_skb       2   1.0 µs   1.0 µs   1.0 µs   1.0 µs
+    __udp_enqueue_schedule_skb → skb_copy_datagram_iter      2   5.0 µs   5.0 µs   5.0 µs   5.0 µs  waiting in the socket's queue
+    skb_copy_datagram_iter → consume_skb                     2   600 ns   600 ns   600 ns   600 ns
+    first hop → delivery                                     2  23.7 µs  23.7 µs  23.7 µs  23.7 µs
 
     2 packets: 2 delivered, 0 dropped, 0 incomplete, 0 in flight · 0 events lost · every packet complete
     "#);

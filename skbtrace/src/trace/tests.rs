@@ -1,5 +1,7 @@
 //! The stitcher on made-up traffic: what it says of each packet.
 
+mod latency;
+
 use skbtrace_common::{DeviceKey, Event, EventFlags, HopId};
 
 use super::testkit::{BRIDGE, Lab, NIC, PEER1, PEER2, PORT3, REASON_NETFILTER, VETH1, VETH2, in_order};
@@ -238,25 +240,24 @@ fn a_retransmission_is_a_packet_of_its_own_although_it_shares_data() {
     assert_eq!(told, [(2, true, 0), (1, false, 0)]);
 }
 
-#[test]
-fn a_tcpdump_is_a_branch_and_the_packet_is_delivered_by_the_clone_that_went_on() {
-    let mut lab = Lab::new();
-    let whole = lab.tcp_data(1, 100, 50);
+/// A segment beside a tcpdump. The tap holds the original, so the bridge goes on with a clone.
+fn tapped(lab: &mut Lab, id: u64) -> Vec<Event> {
+    let whole = lab.tcp_data(id, 100, 50);
     let cut = 6;
-    // The tap holds the original, so the bridge goes on with a clone.
-    let mut original = lab.tcp_data(1, 100, 50);
-    original.truncate(cut);
-    let tap = lab.clone_of(2, &original[2]).hop(HopId::PacketRcv, 0, VETH2, 143).end(HopId::ConsumeSkb, 900).events;
-    let on: Vec<Event> = whole[cut..]
-        .iter()
-        .map(|event| Event { packet: 3, skb: 0x33, head: original[0].head, step: event.step - cut as u32, ..*event })
-        .collect();
+    let original = &whole[..cut];
+    let tap = lab.clone_of(id + 1, &original[2]).hop(HopId::PacketRcv, 0, VETH2, 143).end(HopId::ConsumeSkb, 900);
+    let clone = |event: &Event| Event { packet: id + 2, skb: 0x33, step: event.step - cut as u32, ..*event };
+    let on: Vec<Event> = whole[cut..].iter().map(clone).collect();
     let mut end = whole[whole.len() - 1];
     (end.step, end.hop) = (cut as u32, HopId::ConsumeSkb as u16);
-    let events = [&original[..3], &tap, &original[3..], &on[..2], &[end], &on[2..]].concat();
-    let [packet] = &stitch(&events)[..] else { panic!("one tree") };
+    [&original[..3], &tap.events, &original[3..], &on[..2], &[end], &on[2..]].concat()
+}
+
+#[test]
+fn a_tcpdump_is_a_branch_and_the_packet_is_delivered_by_the_clone_that_went_on() {
+    let [packet] = &stitch(&tapped(&mut Lab::new(), 1))[..] else { panic!("one tree") };
     let branches: Vec<_> = packet.branches.iter().map(|branch| (branch.after, branch.packet.id)).collect();
-    assert_eq!(branches, [(2, 2), (cut - 1, 3)]);
+    assert_eq!(branches, [(2, 2), (5, 3)]);
     assert_eq!(packet.branches[0].packet.outcome, Outcome::Tapped { dropped: false });
     assert_eq!(packet.outcome, Outcome::Consumed { at: HopId::EnqueueToBacklog });
     assert!(matches!(packet.verdict(), Outcome::Delivered { how: How::Copied, .. }));
