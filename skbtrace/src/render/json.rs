@@ -143,7 +143,7 @@ fn hop(step: &Step, names: &dyn Names) -> Hop {
         name: device_name(name, key.ifindex),
         ifindex: key.ifindex,
         netns: key.netns,
-        netns_name: printable(names.netns(key.netns).as_bytes()),
+        netns_name: names.netns(key.netns),
     };
     Hop {
         hop: step.hop.name(),
@@ -162,7 +162,7 @@ fn hop(step: &Step, names: &dyn Names) -> Hop {
         process: step.process().map(|process| process_of(&process)),
         device: step.device().map(|key| device(key, &event.dev)),
         to: step.second_device().map(|key| device(key, &event.dev2)),
-        bridge: step.device().and_then(|key| names.bridge_of(key)).map(|name| printable(name.as_bytes())),
+        bridge: step.device().and_then(|key| names.bridge_of(key)),
         skb: format!("{:#x}", event.skb),
         len: event.len,
         data_len: event.data_len,

@@ -382,20 +382,21 @@ fn colour_adds_escape_codes_and_nothing_else() {
 }
 
 #[test]
-fn hostile_names_reach_neither_terminal_nor_json() {
-    struct Hostile;
-    impl Names for Hostile {
+fn hostile_names_of_events_are_escaped_and_other_names_are_not_escaped_again() {
+    /// Names that are safe to print, as they must be.
+    struct Escaped;
+    impl Names for Escaped {
         fn netns(&self, _: u32) -> String {
-            "ns\x1b[2J".to_owned()
+            r"ns\x1b[2J".to_owned()
         }
         fn bridge_of(&self, _: DeviceKey) -> Option<String> {
-            Some("br\u{9b}2J".to_owned())
+            Some(r"br\\".to_owned())
         }
         fn reason(&self, _: u32) -> Option<String> {
-            Some("R\x07".to_owned())
+            Some(r"R\x07".to_owned())
         }
         fn symbol(&self, _: u64) -> Option<String> {
-            Some("f\u{202e}x".to_owned())
+            Some(r"f\xff".to_owned())
         }
     }
     let mut events = Lab::new().udp_dropped(1, 1);
@@ -405,16 +406,23 @@ fn hostile_names_reach_neither_terminal_nor_json() {
         event.comm[..4].copy_from_slice(b"\r\ne\x08");
     }
     let (packets, summary) = stitch(&events, Losses::default());
-    let mut out = Vec::new();
+    let (mut out, mut json) = (Vec::new(), Vec::new());
     let mut text = Text::new(Style::default());
-    text.packet(&mut out, &packets[0], &Hostile).unwrap();
-    text.summary(&mut out, &summary, &Hostile).unwrap();
-    Json.packet(&mut out, &packets[0], &Hostile).unwrap();
-    Json.summary(&mut out, &summary, &Hostile).unwrap();
-    let out = String::from_utf8(out).unwrap();
-    let bad: Vec<char> = out.chars().filter(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}').collect();
-    assert_eq!(bad, [], "{out}");
-    assert!(out.contains("ns\\x1b[2J") && out.contains("\\x0d\\x0ae\\x08"), "{out}");
+    text.packet(&mut out, &packets[0], &Escaped).unwrap();
+    text.summary(&mut out, &summary, &Escaped).unwrap();
+    Json.packet(&mut json, &packets[0], &Escaped).unwrap();
+    Json.summary(&mut json, &summary, &Escaped).unwrap();
+    let (out, json) = (String::from_utf8(out).unwrap(), String::from_utf8(json).unwrap());
+    let harm = |text: &str| text.chars().any(|c| c.is_control() && c != '\n');
+    assert!(!harm(&out) && !harm(&json), "{out}{json}");
+    let words = [r"ns\x1b[2J", r"(br\\)", r"R\x07", r"f\xff", r"d\x1b]0", r"\xff\x1bc\x9b", r"\x0d\x0ae\x08"];
+    for word in words {
+        let fits = |text: &str| text.contains(word) && !text.contains(&format!("\\{word}"));
+        assert!(fits(&out), "{word} in {out}");
+        // In JSON a backslash is written as two, and read as one.
+        let word = word.trim_matches(['(', ')']).replace('\\', r"\\");
+        assert!(json.contains(&word) && !json.contains(&format!(r"\\{word}")), "{word} in {json}");
+    }
 }
 
 /// A pipe whose reader has gone.
