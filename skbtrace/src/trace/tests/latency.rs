@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skbtrace_common::{DeviceKey, Event, HopId};
 
-use super::{stitch_with, tapped};
+use super::{branches::tapped, stitch_with};
 use crate::trace::testkit::{Lab, VETH1, in_order};
 use crate::trace::{Losses, Outcome, Packet, Queue, StitchOptions, Summary};
 
