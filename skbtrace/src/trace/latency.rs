@@ -31,6 +31,23 @@ pub struct Pair {
     pub times: Times,
 }
 
+/// What one packet took from one hop to the next.
+struct Way {
+    from: HopId,
+    to: HopId,
+    waited: Option<Queue>,
+    ns: u64,
+}
+
+impl Way {
+    /// Between two steps; `None` beside a gap.
+    fn between(steps: &[Step]) -> Option<Way> {
+        let [before, step] = steps else { return None };
+        let way = Way { from: before.hop, to: step.hop, waited: step.waited, ns: step.delta_ns };
+        (step.missing == 0).then_some(way)
+    }
+}
+
 /// How often something happened, and how long it took.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Times {
@@ -45,14 +62,12 @@ impl Latency {
     /// from a packet to its clone. `delivered` says that the time of the packet as a whole counts too.
     pub(super) fn note(&mut self, packet: &Packet, delivered: bool) {
         for part in packet.tree() {
+            let mut ways = part.steps.windows(2).filter_map(Way::between);
             let mut furthest = None;
-            for pair in part.steps.windows(2) {
-                let [before, step] = pair else { continue };
-                if step.missing == 0 {
-                    let place = self.place(furthest, before, step);
-                    self.pairs[place].times.note(step.delta_ns);
-                    furthest = furthest.max(Some(place));
-                }
+            while let Some(way) = ways.next() {
+                let place = self.find(furthest, &way).unwrap_or_else(|| self.insert(furthest, &way, ways.clone()));
+                self.pairs[place].times.note(way.ns);
+                furthest = furthest.max(Some(place));
             }
         }
         if delivered {
@@ -60,20 +75,25 @@ impl Latency {
         }
     }
 
-    /// Where the pair of these two is. A new one stands behind those that its packet has come through before: pairs are
-    /// in the order of the path, also where later packets take it further than the first.
-    fn place(&mut self, furthest: Option<usize>, before: &Step, step: &Step) -> usize {
-        let is_it = |pair: &Pair| pair.from == before.hop && pair.to == step.hop && pair.waited == step.waited;
-        let start = furthest.map_or(0, |furthest| furthest + 1);
+    /// Where the pair of this way is.
+    fn find(&self, furthest: Option<usize>, way: &Way) -> Option<usize> {
+        let is_it = |pair: &Pair| (pair.from, pair.to, pair.waited) == (way.from, way.to, way.waited);
         // Mostly it is the very next.
+        let start = furthest.map_or(0, |furthest| furthest + 1);
         let (earlier, later) = self.pairs.split_at(start);
-        let found = later.iter().position(is_it).map(|place| start + place);
-        found.or_else(|| earlier.iter().position(is_it)).unwrap_or_else(|| {
-            let place = furthest.map_or(self.pairs.len(), |_| start);
-            let pair = Pair { from: before.hop, to: step.hop, waited: step.waited, times: Times::default() };
-            self.pairs.insert(place, pair);
-            place
-        })
+        later.iter().position(is_it).map(|place| start + place).or_else(|| earlier.iter().position(is_it))
+    }
+
+    /// Makes room for the pair of this way, and says where: behind all that its packet has come through before, or before
+    /// what it comes through next. So pairs are in the order of the path, also where a later packet begins before the
+    /// first or goes on behind it.
+    fn insert(&mut self, furthest: Option<usize>, way: &Way, mut rest: impl Iterator<Item = Way>) -> usize {
+        let place = match furthest {
+            Some(furthest) => furthest + 1,
+            None => rest.find_map(|next| self.find(None, &next)).unwrap_or(self.pairs.len()),
+        };
+        self.pairs.insert(place, Pair { from: way.from, to: way.to, waited: way.waited, times: Times::default() });
+        place
     }
 
     /// Pairs of neighbouring hops, in the order of the path.

@@ -233,15 +233,15 @@ fn loopback_is_explained_once_and_arp_has_no_addresses() {
     ip_output → __dev_queue_xmit                2  700 ns   700 ns   700 ns   700 ns
     __dev_queue_xmit → loopback_xmit            2  600 ns   600 ns   600 ns   600 ns
     loopback_xmit → netif_rx_internal           2  500 ns   500 ns   500 ns   500 ns
-    netif_rx_internal → enqueue_to_backlog      3  300 ns   300 ns   300 ns   300 ns
-    enqueue_to_backlog → ip_rcv                 2  4.0 µs   4.0 µs   4.0 µs   4.0 µs  waiting in the CPU's queue
-    ip_rcv → icmp_rcv                           2  1.0 µs   1.0 µs   1.0 µs   1.0 µs
-    icmp_rcv → consume_skb                      2  2.0 µs   2.0 µs   2.0 µs   2.0 µs
     __dev_queue_xmit → veth_xmit                1  1.3 µs   1.3 µs   1.3 µs   1.3 µs
     veth_xmit → __dev_forward_skb               1  400 ns   400 ns   400 ns   400 ns
     __dev_forward_skb → netif_rx_internal       1  800 ns   800 ns   800 ns   800 ns
+    netif_rx_internal → enqueue_to_backlog      3  300 ns   300 ns   300 ns   300 ns
     enqueue_to_backlog → arp_rcv                1  9.0 µs   9.0 µs   9.0 µs   9.0 µs  waiting in the CPU's queue
     arp_rcv → consume_skb                       1  700 ns   700 ns   700 ns   700 ns
+    enqueue_to_backlog → ip_rcv                 2  4.0 µs   4.0 µs   4.0 µs   4.0 µs  waiting in the CPU's queue
+    ip_rcv → icmp_rcv                           2  1.0 µs   1.0 µs   1.0 µs   1.0 µs
+    icmp_rcv → consume_skb                      2  2.0 µs   2.0 µs   2.0 µs   2.0 µs
     first hop → delivery                        3  9.2 µs  12.5 µs  12.5 µs  12.5 µs
 
     3 packets: 3 delivered, 0 dropped, 0 incomplete, 0 in flight · 0 events lost · every packet complete

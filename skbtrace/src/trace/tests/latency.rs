@@ -85,6 +85,11 @@ fn pairs_stand_in_the_order_of_the_path() {
     };
     assert!(at(&first, "__br_forward", "br_dev_queue_push_xmit") < at(&first, "enqueue_to_backlog", "ip_rcv"));
     assert_eq!(first[at(&first, "__dev_queue_xmit", "veth_xmit")].2, 2);
+    // What begins where the others have come already, and what ends elsewhere.
+    let late = [lab.arp(3), events.clone()].concat();
+    let late = rows(&run(&late).1);
+    assert_eq!(at(&late, "ip_output", "__dev_queue_xmit"), 0);
+    assert!(at(&late, "netif_rx_internal", "enqueue_to_backlog") < at(&late, "enqueue_to_backlog", "arp_rcv"));
     // Where the second packet goes on, its pairs stand behind those that it shares with the first.
     let shared = at(&both, "ip_rcv", "tcp_v4_rcv");
     assert_eq!(
