@@ -61,17 +61,25 @@ impl Latency {
     /// Takes note of a packet and of its branches. What lies beside a gap is no time between neighbours; nor is the time
     /// from a packet to its clone. `delivered` says that the time of the packet as a whole counts too.
     pub(super) fn note(&mut self, packet: &Packet, delivered: bool) {
-        for part in packet.tree() {
-            let mut ways = part.steps.windows(2).filter_map(Way::between);
-            let mut furthest = None;
-            while let Some(way) = ways.next() {
-                let place = self.find(furthest, &way).unwrap_or_else(|| self.insert(furthest, &way, ways.clone()));
+        self.note_ways(packet, None);
+        if delivered {
+            self.total.note(packet.total_ns());
+        }
+    }
+
+    /// The ways of a packet that has come as far as to this pair already: that of the packet that it is a clone of.
+    fn note_ways(&mut self, packet: &Packet, mut furthest: Option<usize>) {
+        let mut branches = packet.branches.iter().peekable();
+        for index in 0..packet.steps.len() {
+            let mut ways = packet.steps[index.saturating_sub(1)..].windows(2).map(Way::between);
+            if let Some(way) = ways.next().flatten().filter(|_| index > 0) {
+                let place = self.find(furthest, &way).unwrap_or_else(|| self.insert(furthest, &way, ways.flatten()));
                 self.pairs[place].times.note(way.ns);
                 furthest = furthest.max(Some(place));
             }
-        }
-        if delivered {
-            self.total.note(packet.total_ns());
+            while let Some(branch) = branches.next_if(|branch| branch.after <= index) {
+                self.note_ways(&branch.packet, furthest);
+            }
         }
     }
 

@@ -30,9 +30,8 @@ fn a_tcpdump_is_a_branch_and_the_packet_is_delivered_by_the_clone_that_went_on()
     assert_eq!(packet.branches[1].packet.parent, Some(1));
 }
 
-#[test]
-fn a_flood_is_one_packet_with_a_branch_per_port() {
-    let mut lab = Lab::new();
+/// A datagram that a bridge floods to two ports and takes for itself.
+pub(super) fn flooded(lab: &mut Lab) -> Vec<Event> {
     let mut trip = lab.datagram(1, 3);
     trip.events.truncate(1);
     let trip = trip.cross(VETH2, PEER2, 92).hop(HopId::BrHandleFrame, 9_000, PEER2, 92);
@@ -43,7 +42,12 @@ fn a_flood_is_one_packet_with_a_branch_per_port() {
     let second = lab.clone_of(3, &cloned_at).hop(HopId::BrForward, 9_000, PEER2, 92).to(PORT3).events;
     let own =
         trip.hop(HopId::BrPassFrameUp, 20_000, PEER2, 92).hop(HopId::IpRcv, 800, BRIDGE, 92).end(HopId::ConsumeSkb, 5);
-    let packets = stitch(&in_order([own.events, first, second]));
+    in_order([own.events, first, second])
+}
+
+#[test]
+fn a_flood_is_one_packet_with_a_branch_per_port() {
+    let packets = stitch(&flooded(&mut Lab::new()));
     let [packet] = &packets[..] else { panic!("one tree, not {}", packets.len()) };
     let branches: Vec<_> = packet.branches.iter().map(|branch| (branch.packet.id, branch.after)).collect();
     assert_eq!(branches, [(2, 7), (3, 7)]);

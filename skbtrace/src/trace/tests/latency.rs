@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use skbtrace_common::{DeviceKey, Event, HopId};
 
-use super::{branches::tapped, stitch_with};
+use super::branches::{flooded, tapped};
+use super::stitch_with;
 use crate::trace::testkit::{Lab, VETH1, in_order};
 use crate::trace::{Losses, Outcome, Packet, Queue, StitchOptions, Summary};
 
@@ -90,6 +91,10 @@ fn pairs_stand_in_the_order_of_the_path() {
     let late = rows(&run(&late).1);
     assert_eq!(at(&late, "ip_output", "__dev_queue_xmit"), 0);
     assert!(at(&late, "netif_rx_internal", "enqueue_to_backlog") < at(&late, "enqueue_to_backlog", "arp_rcv"));
+    // A clone's come behind those that its source had come through.
+    let flood = rows(&run(&flooded(&mut lab)).1);
+    let cloned = at(&flood, "__br_forward", "__dev_queue_xmit");
+    assert!(at(&flood, "br_handle_frame", "br_handle_frame_finish") < cloned, "{flood:?}");
     // Where the second packet goes on, its pairs stand behind those that it shares with the first.
     let shared = at(&both, "ip_rcv", "tcp_v4_rcv");
     assert_eq!(
