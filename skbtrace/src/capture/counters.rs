@@ -23,7 +23,16 @@ impl HopCounters {
     pub fn books(&self) -> HopBooks {
         let Counters { filtered, sent, ring_full, map_full, unreadable, .. } = self.counters;
         let hop = self.hop.name().to_owned();
-        HopBooks { hop, run_count: self.run_count, filtered, sent, ring_full, map_full, unreadable, missed: self.missed }
+        HopBooks {
+            hop,
+            run_count: self.run_count,
+            filtered,
+            sent,
+            ring_full,
+            map_full,
+            unreadable,
+            missed: self.missed,
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use crate::{
     capture::{Capture, HopCounters, Ring, Settings, Totals, Watched},
     hops::Plan,
     host::Host,
+    name::printable,
     store::{End, Start},
     topology::{self, Segment, Topology, Watch},
     trace::{HopBooks, Losses, Reasons, StitchOptions, Summary, decode},
@@ -144,7 +145,7 @@ pub async fn run(options: &Options) -> Result<Report> {
             clock_offset_ns: clock_offset_ns(),
             snaplen: options.snaplen,
             preface: preface.clone(),
-            reasons: reasons.into_iter().collect(),
+            reasons: reasons.into_iter().map(|(number, name)| (number, printable(name.as_bytes()))).collect(),
             names: name_table(&topology),
             ..Start::of(&stitch)
         },
@@ -156,7 +157,8 @@ pub async fn run(options: &Options) -> Result<Report> {
         output.preface(line)?;
     }
     stops.spawn(&options.command)?;
-    let names = RunNames { topology, symbols: host.symbols, reasons: stitch.reasons.clone() };
+    let symbols = Box::new(move |address| host.symbols.describe(address));
+    let names = RunNames { topology, symbols, reasons: stitch.reasons.clone() };
     let mut run = Run {
         capture,
         ring,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use skbtrace_common::{DeviceKey, Event, HopId};
 
+use crate::name::still_printable;
 use crate::render::Names;
 use crate::trace::{HopBooks, Losses, Reasons, StitchOptions};
 
@@ -117,6 +118,30 @@ pub struct End {
     pub hops: Vec<HopBooks>,
 }
 
+impl Record {
+    /// The same with all its texts safe to print, whoever wrote the file.
+    pub(super) fn made_safe(mut self) -> Record {
+        match &mut self {
+            Record::Start(start) => start.make_safe(),
+            Record::Names(names) => names.make_safe(),
+            Record::Symbol { name: text, .. } | Record::Notice { text } => make_safe([text]),
+            Record::End(end) => {
+                let End { why, hops, .. } = &mut **end;
+                make_safe(hops.iter_mut().map(|hop| &mut hop.hop).chain([why]));
+            }
+            Record::Tick { .. } | Record::Next { .. } => {}
+        }
+        self
+    }
+}
+
+/// Makes texts of a file safe to print. Those that skbtrace has written are, and stay as they are.
+fn make_safe<'a>(texts: impl IntoIterator<Item = &'a mut String>) {
+    for text in texts {
+        *text = still_printable(text);
+    }
+}
+
 /// Names of namespaces, and which device is a port of which bridge. Safe to print.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameTable {
@@ -127,6 +152,10 @@ pub struct NameTable {
 }
 
 impl NameTable {
+    fn make_safe(&mut self) {
+        make_safe(self.netns.values_mut().chain(self.bridges.values_mut().flat_map(BTreeMap::values_mut)));
+    }
+
     /// What a namespace is called, in the words of a live run.
     #[must_use]
     pub fn netns(&self, inum: u32) -> String {
@@ -134,7 +163,7 @@ impl NameTable {
     }
 }
 
-/// The names of a recorded run.
+/// The names of a recorded run. Safe to print, as all that a reader of recordings hands out.
 #[derive(Clone, Debug, Default)]
 pub struct RecordedNames {
     /// Namespaces and bridges.
@@ -194,6 +223,13 @@ impl Start {
     #[must_use]
     pub fn recorded_names(&self) -> RecordedNames {
         RecordedNames { table: self.names.clone(), reasons: self.drop_reasons(), symbols: self.symbols.clone() }
+    }
+
+    fn make_safe(&mut self) {
+        let Start { tool, recording, kernel, machine, preface, reasons, hops, names, symbols, .. } = self;
+        make_safe([tool, recording, kernel, machine]);
+        make_safe(preface.iter_mut().chain(hops).chain(reasons.values_mut()).chain(symbols.values_mut()));
+        names.make_safe();
     }
 
     fn drop_reasons(&self) -> Reasons {

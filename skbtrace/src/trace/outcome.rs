@@ -238,7 +238,9 @@ fn ended(steps: &[Step], reasons: &Reasons) -> Outcome {
         return copied.map_or(Outcome::Consumed { at: end.hop }, |copy| delivered(steps, How::Copied, copy));
     };
     match (last.role(), copied) {
-        _ if path.last().is_some_and(|step| step.role() == Role::Split) => Outcome::Consumed { at: path[path.len() - 1].hop },
+        _ if path.last().is_some_and(|step| step.role() == Role::Split) => {
+            Outcome::Consumed { at: path[path.len() - 1].hop }
+        }
         // A tap device: the program behind it reads frames in the way in which others read sockets.
         (Role::Transmit, _) => Outcome::Left,
         (_, Some(copy)) => delivered(steps, How::Copied, copy),

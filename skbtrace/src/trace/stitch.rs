@@ -271,14 +271,18 @@ impl Stitcher {
             return Some(source);
         }
         if let Some(key) = self.copied.get(&event.cpu).copied()
-            && self.open.get(&key).is_some_and(|open| open.outcome.is_none() && open.identity.is_source_of(hop_id, event))
+            && self
+                .open
+                .get(&key)
+                .is_some_and(|open| open.outcome.is_none() && open.identity.is_source_of(hop_id, event))
         {
             self.copied.remove(&event.cpu);
             return Some(key);
         }
-        self.cut.iter().copied().find(|key| {
-            self.open.get(key).is_some_and(|open| open.identity.is_cut_into(hop_id, event))
-        })
+        self.cut
+            .iter()
+            .copied()
+            .find(|key| self.open.get(key).is_some_and(|open| open.identity.is_cut_into(hop_id, event)))
     }
 
     /// The packet that a new one is a clone of: one that goes on, has the same data and the same headers.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use skbtrace_common::{Counters, HopId};
 
+use super::latency::Latency;
 use super::outcome::Outcome;
 use super::packet::Packet;
 
@@ -76,7 +77,7 @@ impl From<Counters> for Losses {
 }
 
 /// Counts of a run. A packet counts once, whatever its branches, by its [`Packet::verdict`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
     /// Packets reported that touched the target: the sum of the eight columns below.
     pub packets: u64,
@@ -106,6 +107,8 @@ pub struct Summary {
     pub loopback: u64,
     /// Drops by reason; the reason is `None` where the kernel gave none.
     pub drop_reasons: BTreeMap<Option<u32>, u64>,
+    /// How long they took, from hop to hop and in all.
+    pub latency: Latency,
     /// Events taken in.
     pub events: u64,
     /// Events that came for packets which had been reported already, because too many were open.
@@ -127,7 +130,9 @@ impl Summary {
         self.branches += packet.tree().count() as u64 - 1;
         self.retransmissions += u64::from(packet.retransmission);
         self.loopback += u64::from(through_loopback(packet));
-        let column = match packet.verdict() {
+        let verdict = packet.verdict();
+        self.latency.note(packet, matches!(verdict, Outcome::Delivered { .. }));
+        let column = match verdict {
             Outcome::Delivered { .. } => &mut self.delivered,
             Outcome::Dropped { reason, .. } => {
                 *self.drop_reasons.entry(*reason).or_default() += 1;

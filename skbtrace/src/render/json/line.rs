@@ -246,6 +246,25 @@ pub(super) struct DropReason {
 }
 
 #[derive(Serialize)]
+pub(super) struct Pair {
+    pub(super) from: &'static str,
+    pub(super) to: &'static str,
+    #[serde(flatten)]
+    pub(super) times: Times,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) waited: Option<Queue>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Times {
+    pub(super) count: u64,
+    pub(super) p50_ns: u64,
+    pub(super) p90_ns: u64,
+    pub(super) p99_ns: u64,
+    pub(super) max_ns: u64,
+}
+
+#[derive(Serialize)]
 pub(super) struct Summary {
     pub(super) packets: u64,
     pub(super) delivered: u64,
@@ -261,6 +280,9 @@ pub(super) struct Summary {
     pub(super) retransmissions: u64,
     pub(super) loopback: u64,
     pub(super) drop_reasons: Vec<DropReason>,
+    pub(super) latency: Vec<Pair>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) total: Option<Times>,
     pub(super) events: u64,
     pub(super) late_events: u64,
     pub(super) losses: Losses,
