@@ -1,6 +1,6 @@
 //! A packet that has not been reported: it goes on, or waits for its branches.
 
-use skbtrace_common::{Event, EventFlags, HopId};
+use skbtrace_common::{DigestState, Event, EventFlags, HopId};
 
 use super::flow::{Flow, Tcp};
 use super::identity::Identity;
@@ -85,7 +85,8 @@ impl Open {
 
     /// What it is to the packet that it was appended to.
     pub(super) fn as_part(&self) -> Part {
-        Part { id: self.id, payload_len: self.payload_len }
+        let digest = self.steps.iter().rev().map(|step| step.digest).find(|digest| digest.state != DigestState::NONE);
+        Part { id: self.id, payload_len: self.payload_len, digest }
     }
 
     /// Whether it was cut into parts that go on in its place.

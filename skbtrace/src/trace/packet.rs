@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use skbtrace_common::{Context, DeviceKey, Event, EventFlags, HopId};
+use skbtrace_common::{Context, DeviceKey, Digest, Event, EventFlags, HopId};
 
 use super::flow::{Flow, Tcp, address};
 use super::outcome::{Outcome, rank};
@@ -61,6 +61,8 @@ pub struct Part {
     pub id: u64,
     /// Bytes of L4 payload that it brought.
     pub payload_len: u32,
+    /// The last digest of its payload.
+    pub digest: Option<Digest>,
 }
 
 /// One hop of one packet.
@@ -76,6 +78,8 @@ pub struct Step {
     pub missing: u32,
     /// Everything else.
     pub event: Event,
+    /// The digest of its payload; an empty one where there is none.
+    pub digest: Digest,
 }
 
 /// Where a packet waits.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use skbtrace_common::{DeviceKey, Event, EventFlags, HopId};
+use skbtrace_common::{DeviceKey, Digest, Event, EventFlags, HopId};
 
 use super::flow::FlowTable;
 use super::identity::Identity;
@@ -94,6 +94,11 @@ impl Stitcher {
     ///
     /// An event with an unknown hop is not taken: [`super::decode`] refuses those.
     pub fn push(&mut self, event: &Event, sink: &mut dyn FnMut(Packet)) {
+        self.push_verified(event, &Digest::default(), sink);
+    }
+
+    /// The same for an event with a digest of its payload.
+    pub fn push_verified(&mut self, event: &Event, digest: &Digest, sink: &mut dyn FnMut(Packet)) {
         let Some(hop_id) = HopId::from_number(event.hop) else { return };
         self.summary.events += 1;
         let mut split_from = None;
@@ -125,7 +130,7 @@ impl Stitcher {
             }
             None => self.begin(hop_id, event, None, sink),
         };
-        self.extend(key, hop_id, event, split_from);
+        self.extend(key, hop_id, event, digest, split_from);
         if is_end(hop_id, event) {
             if self.open.get(&key).is_some_and(Open::is_handed_over) {
                 // What this CPU does next tells whether it goes on.
@@ -303,7 +308,7 @@ impl Stitcher {
     }
 
     /// Adds the event to its packet.
-    fn extend(&mut self, key: u64, hop_id: HopId, event: &Event, split_from: Option<u32>) {
+    fn extend(&mut self, key: u64, hop_id: HopId, event: &Event, digest: &Digest, split_from: Option<u32>) {
         let Some(open) = self.open.get_mut(&key) else { return };
         let new = open.steps.is_empty();
         let expected = if new { split_from.filter(|next| *next <= event.step).unwrap_or(0) } else { open.next_step };
@@ -316,6 +321,7 @@ impl Stitcher {
             waited: open.last_place().and_then(|before| waited(before, hop_id, missing)),
             missing,
             event: Event { step: number, ..*event },
+            digest: *digest,
         };
         open.next_step = number.saturating_add(1);
         open.identity.learn(hop_id, event);
