@@ -153,13 +153,7 @@ enum Verdict {
 
 /// Gives the packet its id and the hop its number, if the packet is followed or is to be from here on.
 #[inline(always)]
-fn identify(
-    scratch: &mut Scratch,
-    plan: &HopArgs,
-    key: u64,
-    pending: u64,
-    tracked: Option<*mut Track>,
-) -> Verdict {
+fn identify(scratch: &mut Scratch, plan: &HopArgs, key: u64, pending: u64, tracked: Option<*mut Track>) -> Verdict {
     if pending != 0
         && let Some(track) = PENDING.get_ptr_mut(pending)
     {

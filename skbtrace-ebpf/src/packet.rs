@@ -205,11 +205,11 @@ pub fn parse_headers(scratch: &mut Scratch) -> u32 {
         scratch.event.saddr = mapped(scratch.header(l3.wrapping_add(12)));
         scratch.event.daddr = mapped(scratch.header(l3.wrapping_add(16)));
         scratch.event.flags |= EventFlags::L3;
+        length = u32::from(scratch.be16(l3.wrapping_add(2))).wrapping_sub(header);
         if scratch.be16(l3.wrapping_add(6)) & 0x1fff != 0 {
-            scratch.event.flags |= EventFlags::FRAGMENT;
+            fragment(scratch, length);
             return 0;
         }
-        length = u32::from(scratch.be16(l3.wrapping_add(2))).wrapping_sub(header);
         l4 = l3.wrapping_add(header);
     } else if version == 6 && (ethertype == ETH_P_IPV6 || ethertype == 0) {
         let payload = u32::from(scratch.be16(l3.wrapping_add(4)));
@@ -228,8 +228,10 @@ pub fn parse_headers(scratch: &mut Scratch) -> u32 {
         } else if next == 44 {
             scratch.event.l4_proto = scratch.byte(first);
             extension = 8;
+            // The lower half of its identification.
+            scratch.event.ip_id = scratch.be16(first.wrapping_add(6));
             if scratch.be16(first.wrapping_add(2)) & 0xfff8 != 0 {
-                scratch.event.flags |= EventFlags::FRAGMENT;
+                fragment(scratch, payload.wrapping_sub(extension));
                 return 0;
             }
         }
@@ -240,6 +242,13 @@ pub fn parse_headers(scratch: &mut Scratch) -> u32 {
     }
     parse_transport(scratch, l4, available, length);
     0
+}
+
+/// A fragment behind the first: all of it is payload.
+#[inline(always)]
+fn fragment(scratch: &mut Scratch, length: u32) {
+    scratch.event.flags |= EventFlags::FRAGMENT;
+    scratch.event.payload_len = if length > 0xffff { 0 } else { length };
 }
 
 #[inline(always)]

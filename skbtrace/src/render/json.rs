@@ -15,7 +15,9 @@ use super::row::{device_name, ip_summed};
 use super::{Names, place, reason_name};
 use crate::name::printable;
 use crate::trace::{self, Cause, Outcome, Step};
-use line::{Branch, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Part, Process, Summary, Tcp};
+use line::{
+    Branch, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Part, Process, Summary, Tcp,
+};
 
 /// Version of the format: it rises when a field changes its meaning or goes, not when one is added.
 pub const JSON_VERSION: u32 = 1;
@@ -212,9 +214,7 @@ fn end(outcome: &Outcome, netfilter: Option<String>, names: &dyn Names) -> End {
             stage: *stage,
         },
         Outcome::Left => End::Left,
-        Outcome::Merged { into, at } => {
-            End::Merged { into: into.map(|id| format!("{id:#x}")), after: at.name() }
-        }
+        Outcome::Merged { into, at } => End::Merged { into: into.map(|id| format!("{id:#x}")), after: at.name() },
         Outcome::Consumed { at } => End::Consumed { after: at.name() },
         Outcome::Tapped { dropped } => End::Tapped { dropped: *dropped },
         Outcome::Waiting { at, queue, for_ns } => End::Waiting { after: at.name(), queue: *queue, for_ns: *for_ns },

@@ -109,7 +109,12 @@ impl Text {
             (summary.incomplete, "incomplete", Tone::Doubtful),
             (summary.waiting, "in flight", Tone::Plain),
         ];
-        let others = [(summary.left, "left"), (summary.merged, "merged"), (summary.consumed, "freed on the way"), (summary.tapped, "tapped")];
+        let others = [
+            (summary.left, "left"),
+            (summary.merged, "merged"),
+            (summary.consumed, "freed on the way"),
+            (summary.tapped, "tapped"),
+        ];
         columns
             .extend(others.into_iter().filter(|(count, _)| *count > 0).map(|(count, name)| (count, name, Tone::Plain)));
         let columns: Vec<String> = columns

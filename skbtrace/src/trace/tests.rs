@@ -1,8 +1,13 @@
-//! The stitcher on made-up traffic: what it says of each packet.
+//! The stitcher on made-up traffic: what it says of each packet. `clones`, `parts` and `moved` have packets that are more
+//! than one `sk_buff`.
+
+mod clones;
+mod moved;
+mod parts;
 
 use skbtrace_common::{DeviceKey, Event, EventFlags, HopId};
 
-use super::testkit::{BRIDGE, Lab, NIC, PEER1, PEER2, PORT3, REASON_NETFILTER, VETH1, VETH2, in_order};
+use super::testkit::{Lab, NIC, PEER1, PEER2, PORT3, REASON_NETFILTER, VETH1, VETH2};
 use super::{Cause, How, Losses, Outcome, Packet, Queue, Reasons, Stage, StitchOptions, Stitcher, Summary};
 
 fn reasons() -> Reasons {
@@ -27,6 +32,7 @@ fn stitch_with(options: StitchOptions, events: &[Event], losses: Losses) -> (Vec
         summary.delivered,
         summary.dropped,
         summary.left,
+        summary.merged,
         summary.consumed,
         summary.tapped,
         summary.waiting,
@@ -236,51 +242,6 @@ fn a_retransmission_is_a_packet_of_its_own_although_it_shares_data() {
     let packets = stitch(&[sent, &again, arrives].concat());
     let told: Vec<_> = packets.iter().map(|packet| (packet.id, packet.retransmission, packet.branches.len())).collect();
     assert_eq!(told, [(2, true, 0), (1, false, 0)]);
-}
-
-#[test]
-fn a_tcpdump_is_a_branch_and_the_packet_is_delivered_by_the_clone_that_went_on() {
-    let mut lab = Lab::new();
-    let whole = lab.tcp_data(1, 100, 50);
-    let cut = 6;
-    // The tap holds the original, so the bridge goes on with a clone.
-    let mut original = lab.tcp_data(1, 100, 50);
-    original.truncate(cut);
-    let tap = lab.clone_of(2, &original[2]).hop(HopId::PacketRcv, 0, VETH2, 143).end(HopId::ConsumeSkb, 900).events;
-    let on: Vec<Event> = whole[cut..]
-        .iter()
-        .map(|event| Event { packet: 3, skb: 0x33, head: original[0].head, step: event.step - cut as u32, ..*event })
-        .collect();
-    let mut end = whole[whole.len() - 1];
-    (end.step, end.hop) = (cut as u32, HopId::ConsumeSkb as u16);
-    let events = [&original[..3], &tap, &original[3..], &on[..2], &[end], &on[2..]].concat();
-    let [packet] = &stitch(&events)[..] else { panic!("one tree") };
-    let branches: Vec<_> = packet.branches.iter().map(|branch| (branch.after, branch.packet.id)).collect();
-    assert_eq!(branches, [(2, 2), (cut - 1, 3)]);
-    assert_eq!(packet.branches[0].packet.outcome, Outcome::Tapped { dropped: false });
-    assert_eq!(packet.outcome, Outcome::Consumed { at: HopId::EnqueueToBacklog });
-    assert!(matches!(packet.verdict(), Outcome::Delivered { how: How::Copied, .. }));
-    assert_eq!(packet.branches[1].packet.parent, Some(1));
-}
-
-#[test]
-fn a_flood_is_one_packet_with_a_branch_per_port() {
-    let mut lab = Lab::new();
-    let mut trip = lab.datagram(1, 3);
-    trip.events.truncate(1);
-    let trip = trip.cross(VETH2, PEER2, 92).hop(HopId::BrHandleFrame, 9_000, PEER2, 92);
-    let trip = trip.hop(HopId::BrHandleFrameFinish, 900, PEER2, 92);
-    let cloned_at = trip.events[trip.events.len() - 1];
-    let first = lab.clone_of(2, &cloned_at).hop(HopId::BrForward, 0, PEER2, 92).to(PEER1);
-    let first = first.cross(PEER1, VETH1, 92).hop(HopId::IpRcv, 9_000, VETH1, 92).dropped(300, 1, None).events;
-    let second = lab.clone_of(3, &cloned_at).hop(HopId::BrForward, 9_000, PEER2, 92).to(PORT3).events;
-    let own =
-        trip.hop(HopId::BrPassFrameUp, 20_000, PEER2, 92).hop(HopId::IpRcv, 800, BRIDGE, 92).end(HopId::ConsumeSkb, 5);
-    let packets = stitch(&in_order([own.events, first, second]));
-    let [packet] = &packets[..] else { panic!("one tree, not {}", packets.len()) };
-    let branches: Vec<_> = packet.branches.iter().map(|branch| (branch.packet.id, branch.after)).collect();
-    assert_eq!(branches, [(2, 7), (3, 7)]);
-    assert_eq!(packet.tree().map(|packet| packet.id).collect::<Vec<_>>(), [1, 2, 3]);
 }
 
 #[test]
