@@ -89,6 +89,12 @@ impl Open {
             && last.is_some_and(|step| matches!(step.hop, HopId::IpDefrag | HopId::Ipv6FragRcv))
     }
 
+    /// The step after which a branch begins that comes to light now: a part, where it was cut.
+    pub(super) fn branches_off(&self, is_part: bool) -> usize {
+        let cut = || self.steps.iter().rposition(|step| step.role() == Role::Split);
+        is_part.then(cut).flatten().unwrap_or(self.steps.len().saturating_sub(1))
+    }
+
     /// Whether a part that begins with this event is the last one that was waited for.
     pub(super) fn covers(&mut self, part: &Event) -> bool {
         let was_awaited = self.uncovered > 0;

@@ -237,12 +237,14 @@ impl Stitcher {
             step_base: 0,
             outcome: None,
         };
-        if let Some((parent, source)) = parent.and_then(|key| Some((key, self.open.get_mut(&key)?))) {
+        if let Some((parent, is_part)) = parent
+            && let Some(source) = self.open.get_mut(&parent)
+        {
             source.branches_open += 1;
-            if source.covers(event) {
+            if is_part && source.covers(event) {
                 self.cut.retain(|key| *key != parent);
             }
-            open.parent = Some((parent, source.steps.len().saturating_sub(1)));
+            open.parent = Some((parent, source.branches_off(is_part)));
             open.parent_id = Some(source.id);
             open.depth = source.depth + 1;
         }

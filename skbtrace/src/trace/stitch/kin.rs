@@ -4,6 +4,7 @@ use skbtrace_common::{Event, HopId};
 
 use super::Stitcher;
 use crate::hops::{Role, hop};
+use crate::trace::open::Open;
 use crate::trace::packet::device;
 
 /// Clones of clones are followed to this depth; deeper ones are packets of their own.
@@ -12,16 +13,16 @@ const MAX_DEPTH: u32 = 16;
 const MAX_SIBLINGS: usize = 64;
 
 impl Stitcher {
-    /// The packet that a new one is a clone, a copy or a part of. A packet that begins at a sender is none: TCP keeps the data
+    /// The packet that a new one is a clone or a copy of, or, then with true, a part. A packet that begins at a sender is none: TCP keeps the data
     /// of what it sent, and sends it again from there. Nor is one whose beginning was lost: it may have been there.
-    pub(super) fn parent_of(&mut self, hop_id: HopId, event: &Event) -> Option<u64> {
+    pub(super) fn parent_of(&mut self, hop_id: HopId, event: &Event) -> Option<(u64, bool)> {
         let role = hop(hop_id).role;
         let known_start = event.step == 0 || role == Role::Tap;
         if !known_start || role.is_origin() {
             return None;
         }
         if let Some(source) = self.clone_source(hop_id, event) {
-            return Some(source);
+            return Some((source, false));
         }
         if let Some(key) = self.copied.get(&event.cpu).copied()
             && self
@@ -30,12 +31,11 @@ impl Stitcher {
                 .is_some_and(|open| open.outcome.is_none() && open.identity.is_source_of(hop_id, event))
         {
             self.copied.remove(&event.cpu);
-            return Some(key);
+            return Some((key, false));
         }
-        self.cut
-            .iter()
-            .copied()
-            .find(|key| self.open.get(key).is_some_and(|open| open.identity.is_cut_into(hop_id, event)))
+        let is_cut_into = |open: &Open| open.identity.is_cut_into(hop_id, event);
+        let whole = self.cut.iter().copied().find(|key| self.open.get(key).is_some_and(is_cut_into));
+        whole.map(|key| (key, true))
     }
 
     /// The packet that a new one is a clone of: one that goes on, has the same data and the same headers.
