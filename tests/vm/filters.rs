@@ -104,7 +104,7 @@ veth_xmit → calmveth2_peer TIME 43
 __dev_forward_skb → calmveth2_peer TIME 43
 init calmveth2_peer netif_rx_internal TIME 29
 enqueue_to_backlog TIME 29
-netif_receive_skb (calmbr) TIME 29 softirq, waited TIME in the CPU's queue
+netif_receive_skb TIME 29 softirq, waited TIME in the CPU's queue
 br_handle_frame (calmbr) TIME 29
 br_handle_frame_finish TIME 29
 br_forward → calmveth1_peer TIME 29

@@ -50,7 +50,10 @@ fn a_ping_and_the_arp_before_it() {
     assert_eq!((request.protocol(), reply.protocol()), (Some(1), Some(1)));
     assert!(request.goes_to(SERVER.1) && reply.goes_to(CLIENT.1));
     request.assert_told(&[
-        ip_sent(&veth(2)),
+        at(&veth(2), &["ip_output"]),
+        // What the question is made from.
+        bare(&["skb_clone"]),
+        transmitted(&veth(2)),
         bridged(2, 1),
         ip_received(&veth(1), &["icmp_rcv"]),
         bare(&["= delivered protocol"]),
@@ -82,7 +85,8 @@ fn tcp_over_ipv6() {
     assert_eq!(segments, tcp_segments(100, 300));
     for packet in &trace.packets {
         let (from, to) = if packet.goes_to("fd00::10") { (2, 1) } else { (1, 2) };
-        let first: &[&str] = if packet.flags() == "SYN ACK" { &[] } else { &["__tcp_transmit_skb"] };
+        // A SYN ACK has no headers yet where the others begin: the filter takes it up where it has.
+        let first: &[&str] = if packet.flags() == "SYN ACK" { &[] } else { &["__tcp_transmit_skb", "ip6_xmit"] };
         let end: &[&str] = match packet.flags() {
             "PSH ACK" => &["tcp_queue_rcv", "skb_copy_datagram_iter", "= delivered copied"],
             "FIN ACK" => &["tcp_queue_rcv", "= delivered queued"],
@@ -90,7 +94,7 @@ fn tcp_over_ipv6() {
         };
         packet.assert_told(&[
             at(&veth(from), first),
-            at(&veth(from), &["ip6_xmit", "ip6_output"]),
+            at(&veth(from), &["ip6_output"]),
             transmitted(&veth(from)),
             bridged(from, to),
             at(&veth(to), &["ipv6_rcv", "ip6_input", "tcp_v6_rcv"]),
