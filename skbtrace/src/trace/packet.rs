@@ -10,8 +10,9 @@ use crate::hops::{Role, hop};
 
 /// A packet with everything that was seen of it.
 ///
-/// One packet is one life of one `sk_buff`. Clones and copies of it are [`Branch`]es; a retransmission is a packet of
-/// its own.
+/// One packet is one life of one `sk_buff`, and of what it goes on in: the clone that TCP sends, the copy for an XDP program,
+/// the datagram in place of its last fragment. Other clones and copies of it are [`Branch`]es, and so are the parts that it
+/// is cut into; a retransmission is a packet of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Position in the output, from 1; `None` for a branch, and for a packet that did not touch the target.
@@ -39,18 +40,18 @@ pub struct Packet {
     pub touched_target: bool,
     /// Hops in their order; the last may be the end of the `sk_buff`. Never empty.
     pub steps: Vec<Step>,
-    /// Clones and copies, in the order of their beginning.
+    /// Clones, copies and parts, in the order of their beginning.
     pub branches: Vec<Branch>,
     /// How this `sk_buff` ended; see [`Packet::verdict`] for the packet as a whole.
     pub outcome: Outcome,
 }
 
-/// A clone or copy of a packet.
+/// A clone, a copy or a part of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Branch {
-    /// Index in the parent's steps after which it was seen first.
+    /// Index in the parent's steps after which it was seen first; of a part, that of the step where it was cut.
     pub after: usize,
-    /// The clone, with branches of its own.
+    /// The branch, with branches of its own.
     pub packet: Packet,
 }
 
