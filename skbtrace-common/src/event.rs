@@ -152,7 +152,7 @@ pub struct Event {
     pub sport: u16,
     /// Destination port, host order. ICMP echo: its identifier.
     pub dport: u16,
-    /// IPv4 identification, host order.
+    /// IPv4 identification, host order. Of an IPv6 fragment the lower half of its own, else 0.
     pub ip_id: u16,
     /// `gso_size` of the shared info: 0 when the packet is no GSO packet.
     pub gso_size: u16,

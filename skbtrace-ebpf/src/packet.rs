@@ -274,6 +274,8 @@ pub fn parse_headers(scratch: &mut Scratch) -> u32 {
         } else if next == 44 {
             scratch.event.l4_proto = scratch.byte(first);
             extension = 8;
+            // The lower half of its identification.
+            scratch.event.ip_id = scratch.be16(first.wrapping_add(6));
             let place = u32::from(scratch.be16(first.wrapping_add(2)) & 0xfff8);
             if place != 0 {
                 let at = start.wrapping_add(first).wrapping_add(8);

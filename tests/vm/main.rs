@@ -6,11 +6,15 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests, their helpers included")]
 
+mod branches;
 mod change;
 mod ending;
 mod filters;
 mod host;
+mod napi;
+mod parts;
 mod path;
 mod protocols;
+mod sockets;
 mod support;
 mod volume;
