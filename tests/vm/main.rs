@@ -7,10 +7,12 @@
 #![expect(clippy::unwrap_used, reason = "these are tests, their helpers included")]
 
 mod change;
+mod drops;
 mod ending;
 mod filters;
 mod host;
 mod path;
 mod protocols;
+mod recording;
 mod support;
 mod volume;
