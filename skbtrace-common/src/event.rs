@@ -24,6 +24,9 @@ impl EventFlags {
     pub const FRAGMENT: u32 = 1 << 8;
     /// The packet goes on in another `sk_buff` from here on: TCP sends a clone of what it keeps.
     pub const MOVED: u32 = 1 << 9;
+    /// This CPU is serving an interrupt that came while a kprobe ran: until it is done, the kernel skips all other kprobes
+    /// there, and hops around this one may have been missed.
+    pub const NESTED: u32 = 1 << 10;
 }
 
 /// Names of the bits of [`Event::flags`], for display and for recordings.
@@ -38,6 +41,7 @@ pub const EVENT_FLAGS: &[(u32, &str)] = &[
     (EventFlags::REUSED, "reused"),
     (EventFlags::FRAGMENT, "fragment"),
     (EventFlags::MOVED, "moved"),
+    (EventFlags::NESTED, "nested"),
 ];
 
 /// In which context of the kernel a hop ran: the values of [`Event::context`], told from the preempt count

@@ -24,11 +24,15 @@ use crate::{
 pub trait Args: EbpfContext {
     /// An argument by position; 0 when there is none at it.
     fn get(&self, position: u8) -> u64;
+    /// Whether this is a kprobe.
+    const PROBE: bool;
     /// Which scratch value a program of this kind may use.
     fn level(hop: HopId) -> Level;
 }
 
 impl Args for ProbeContext {
+    const PROBE: bool = true;
+
     #[inline(always)]
     fn get(&self, position: u8) -> u64 {
         // Each is loaded for itself: were they loaded behind the match, the compiler would make it one load at a
@@ -52,6 +56,8 @@ impl Args for ProbeContext {
 }
 
 impl Args for RawTracePointContext {
+    const PROBE: bool = false;
+
     #[inline(always)]
     fn get(&self, position: u8) -> u64 {
         // The kernel refuses a program that has code for an argument that its tracepoint has not, so that here each
@@ -86,7 +92,9 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
     let Some(counters) = COUNTERS.get_ptr_mut(hop as u32) else { return };
     // SAFETY: a per-CPU value; a program on this CPU that interrupts this one counts another hop.
     let counters = unsafe { &mut *counters };
-    note_probe(counters);
+    if A::PROBE {
+        note_probe(counters);
+    }
     let plan = hop_args(hop);
     let mut address = args.get(plan.skb);
     if plan.flags & hop_flags::INDIRECT != 0 {
@@ -153,13 +161,7 @@ enum Verdict {
 
 /// Gives the packet its id and the hop its number, if the packet is followed or is to be from here on.
 #[inline(always)]
-fn identify(
-    scratch: &mut Scratch,
-    plan: &HopArgs,
-    key: u64,
-    pending: u64,
-    tracked: Option<*mut Track>,
-) -> Verdict {
+fn identify(scratch: &mut Scratch, plan: &HopArgs, key: u64, pending: u64, tracked: Option<*mut Track>) -> Verdict {
     if pending != 0
         && let Some(track) = PENDING.get_ptr_mut(pending)
     {
@@ -244,7 +246,7 @@ fn describe_hit<A: Args>(args: &A, plan: &HopArgs, scratch: &mut Scratch) {
     event.tid = task as u32;
     // SAFETY: the helper writes at most the size that it is given.
     unsafe { bpf_get_current_comm((&raw mut event.comm).cast(), 16) };
-    describe_context(event);
+    describe_context(event, A::PROBE);
     if plan.sock != NO_ARG {
         event.sock = args.get(plan.sock);
     }
@@ -289,12 +291,16 @@ fn note_probe(counters: &mut Counters) {
 
 /// Softirq, hardirq or process, by the preempt count of this CPU, where its address is known.
 #[inline(always)]
-fn describe_context(event: &mut Event) {
+fn describe_context(event: &mut Event, probe: bool) {
     let offsets = offset!(per_cpu_offset);
     if offsets == 0 {
         return;
     }
     let Some(base) = value::<u64>(offsets.wrapping_add(u64::from(event.cpu) << 3)) else { return };
+    let current_kprobe = offset!(current_kprobe);
+    if !probe && current_kprobe != 0 && value::<u64>(base.wrapping_add(current_kprobe)).unwrap_or(0) != 0 {
+        event.flags |= EventFlags::NESTED;
+    }
     let Some(count) = value::<u32>(base.wrapping_add(offset!(preempt_count))) else { return };
     event.context = if count & 0xf_0000 != 0 {
         Context::HARDIRQ

@@ -28,6 +28,13 @@ pub fn printable(name: &[u8]) -> String {
     out
 }
 
+/// The same for a text that was safe to print when it was written down, by whoever wrote it: what had been escaped then
+/// stays as it was, and what had not is escaped now.
+#[must_use]
+pub fn still_printable(text: &str) -> String {
+    text.split('\\').map(|piece| printable(piece.as_bytes())).collect::<Vec<_>>().join("\\")
+}
+
 /// Characters that reorder or hide text on a terminal without being control characters.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -40,7 +47,9 @@ fn escape(out: &mut String, byte: u8) {
 
 #[cfg(test)]
 mod tests {
-    use super::printable;
+    use proptest::prelude::*;
+
+    use super::{is_invisible, printable, still_printable};
 
     #[test]
     fn hostile_names_are_escaped_and_stay_distinct() {
@@ -50,5 +59,19 @@ mod tests {
         assert_eq!(printable(b"a\\x1b"), "a\\\\x1b");
         assert_eq!(printable("brücke".as_bytes()), "brücke");
         assert_eq!(printable("a\u{202e}b".as_bytes()), "a\\xe2\\x80\\xaeb");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printable_stays_as_it_is_and_what_is_not_becomes_so(
+            name in prop::collection::vec(any::<u8>(), 0..20),
+            text in any::<String>(),
+        ) {
+            let shown = printable(&name);
+            prop_assert_eq!(still_printable(&shown), shown);
+            let shown = still_printable(&text);
+            prop_assert!(!shown.chars().any(|c| c.is_control() || is_invisible(c)), "{:?}", shown);
+            prop_assert_eq!(still_printable(&shown), shown);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use skbtrace_common::Counters;
 
-use crate::hops::Hop;
+use crate::{hops::Hop, trace::HopBooks};
 
 /// The counters of one hop, summed over the CPUs.
 #[derive(Clone, Copy, Debug)]
@@ -11,9 +11,29 @@ pub struct HopCounters {
     pub hop: &'static Hop,
     /// Its counters.
     pub counters: Counters,
-    /// Hits that the kernel did not let the program see, because another one was running on that CPU (Linux 5.12 and
-    /// later count them).
+    /// Hits that the kernel did not let the program see, because another one was running on that CPU.
     pub missed: u64,
+    /// How often the kernel ran the program; only where it counts (sysctl kernel.bpf_stats_enabled).
+    pub run_count: Option<u64>,
+}
+
+impl HopCounters {
+    /// For the summary.
+    #[must_use]
+    pub fn books(&self) -> HopBooks {
+        let Counters { filtered, sent, ring_full, map_full, unreadable, .. } = self.counters;
+        let hop = self.hop.name().to_owned();
+        HopBooks {
+            hop,
+            run_count: self.run_count,
+            filtered,
+            sent,
+            ring_full,
+            map_full,
+            unreadable,
+            missed: self.missed,
+        }
+    }
 }
 
 /// Everything that was lost, over all hops.

@@ -18,6 +18,7 @@ use thiserror::Error;
 use super::{
     attach::{Links, attach_all},
     counters::{HopCounters, add},
+    misses,
 };
 use crate::{
     hops::{Hop, Plan},
@@ -83,9 +84,13 @@ pub struct Watched {
 /// A loaded and attached kernel side. Dropping it detaches every hop.
 pub struct Capture {
     // Before `ebpf`: links go before the programs that they lead to.
-    _links: Links,
+    links: Option<Links>,
     ebpf: Ebpf,
     attached: Vec<&'static Hop>,
+    /// What was missed, by the time that the hops were detached.
+    missed: Option<Vec<u64>>,
+    /// The kernel counts how often it runs programs.
+    run_counts: bool,
     watched: Watched,
 }
 
@@ -124,7 +129,10 @@ impl Capture {
             plan.leave_out(hop, reason.clone());
         }
         let attached = plan.attached().collect();
-        Ok(Capture { _links: links, ebpf, attached, watched: Watched::default() })
+        misses::load(&mut ebpf);
+        let stats = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled");
+        let run_counts = stats.is_ok_and(|value| value.trim() != "0");
+        Ok(Capture { links: Some(links), ebpf, attached, missed: None, run_counts, watched: Watched::default() })
     }
 
     /// The ring of events; it can be taken once.
@@ -170,17 +178,22 @@ impl Capture {
         Ok(())
     }
 
-    /// What is watched now.
-    #[must_use]
-    pub fn watched(&self) -> &Watched {
-        &self.watched
+    /// Detaches every hop. The counters stay, and change no more.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn detach(&mut self) -> Result<(), CaptureError> {
+        // The kernel's own records go with the probes.
+        self.missed = Some(self.counters()?.iter().map(|hop| hop.missed).collect());
+        self.links = None;
+        Ok(())
     }
 
     /// The counters of every attached hop.
     ///
     /// # Errors
     /// When the map cannot be read.
-    pub fn counters(&self) -> Result<Vec<HopCounters>, CaptureError> {
+    pub fn counters(&mut self) -> Result<Vec<HopCounters>, CaptureError> {
         let name = "COUNTERS";
         let map = self.ebpf.map(name).ok_or(CaptureError::Missing(name))?;
         let map: PerCpuArray<_, Counters> =
@@ -192,20 +205,28 @@ impl Capture {
             for cpu in per_cpu.iter() {
                 add(&mut counters, cpu);
             }
-            all.push(HopCounters { hop, counters, missed: self.missed(hop) });
+            all.push(HopCounters { hop, counters, missed: 0, run_count: self.run_count(hop) });
         }
+        if let Some(missed) = &self.missed {
+            for (hop, missed) in all.iter_mut().zip(missed) {
+                hop.missed = *missed;
+            }
+            return Ok(all);
+        }
+        for hop in &mut all {
+            hop.missed = self.recursions(hop.hop);
+        }
+        // What the kernel does not tell is not known.
+        let _ = misses::read(&mut self.ebpf, &mut all);
         Ok(all)
     }
 
-    /// Instructions that the verifier walked for each program (Linux 5.16 and later).
-    #[must_use]
-    pub fn verified_instructions(&self) -> Vec<(&'static Hop, Option<u32>)> {
-        let count = |hop: &Hop| self.ebpf.program(hop.name())?.info().ok()?.verified_instruction_count();
-        self.attached.iter().map(|hop| (*hop, count(hop))).collect()
+    fn run_count(&self, hop: &Hop) -> Option<u64> {
+        self.run_counts.then(|| Some(self.ebpf.program(hop.name())?.info().ok()?.run_count())).flatten()
     }
 
-    /// Hits that the kernel kept from the program, by its own count: shown with the program's file descriptor.
-    fn missed(&self, hop: &Hop) -> u64 {
+    /// Hits that the kernel kept from the program itself, because the same one was running: shown with its descriptor.
+    fn recursions(&self, hop: &Hop) -> u64 {
         let count = || {
             let program = self.ebpf.program(hop.name())?;
             let fd = program.fd().ok()?.as_fd().as_raw_fd();

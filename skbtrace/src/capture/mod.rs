@@ -3,6 +3,7 @@
 mod attach;
 mod counters;
 mod load;
+mod misses;
 mod ring;
 
 pub use counters::{HopCounters, Totals};

@@ -2,6 +2,7 @@
 
 mod hops;
 mod lab;
+mod look;
 mod run;
 mod show;
 
@@ -53,5 +54,17 @@ impl Cli {
             Command::Lab(args) => lab::run(args),
             Command::Hops(args) => hops::run(&args),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
     }
 }

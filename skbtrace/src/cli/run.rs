@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use skbtrace_common::Filter;
 
-use crate::run::{self, Format, Look, Options, RecordOptions, Why, wants_colour, wire_address};
+use super::look::LookArgs;
+use crate::run::{self, Format, Options, RecordOptions, Why, wire_address};
 
 /// What to trace, and for how long.
 #[derive(Debug, clap::Args)]
@@ -40,18 +41,8 @@ pub struct Args {
     /// Only packets from or to this TCP or UDP port
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Print one JSON object per packet, and one for the summary
-    #[arg(long)]
-    json: bool,
-    /// With --json: one object per hop of each packet instead
-    #[arg(long, requires = "json")]
-    events: bool,
-    /// Say, below the first sight of each hop, what the kernel does there
-    #[arg(long, conflicts_with = "json")]
-    explain: bool,
-    /// Print the books only, no packets
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    look: LookArgs,
     /// Record the run in this pcapng file; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     write: Option<PathBuf>,
@@ -70,9 +61,6 @@ pub struct Args {
     /// Space for events on their way to user space: a power of two, with K or M
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_size)]
     ring_size: u32,
-    /// When to use colours
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    color: Colour,
     /// Run this command, and stop when it ends; its output goes to standard error
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
@@ -87,30 +75,11 @@ enum Kind {
     Incomplete,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum Colour {
-    /// On a terminal, unless NO_COLOR is set
-    Auto,
-    Always,
-    Never,
-}
-
 /// A protocol to filter by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Proto {
     Ip(u8),
     Ethertype(u16),
-}
-
-impl Colour {
-    /// Whether standard output gets colours.
-    pub(super) fn wanted(self) -> bool {
-        match self {
-            Colour::Always => true,
-            Colour::Never => false,
-            Colour::Auto => wants_colour(),
-        }
-    }
 }
 
 /// Runs it.
@@ -163,7 +132,9 @@ fn resolve(args: Args) -> Result<Options> {
         filter.snaplen = args.snaplen;
     }
     let record = args.write.map(|path| RecordOptions { path, rotate: args.rotate, force: args.force });
-    if record.as_ref().is_some_and(|record| record.to_stdout() && (record.rotate.is_some() || args.json)) {
+    let look = args.look.resolve();
+    let is_json = look.format != Format::Text;
+    if record.as_ref().is_some_and(|record| record.to_stdout() && (record.rotate.is_some() || is_json)) {
         anyhow::bail!("a recording on standard output is all that goes there: leave out --rotate and --json");
     }
     Ok(Options {
@@ -173,25 +144,11 @@ fn resolve(args: Args) -> Result<Options> {
         timeout: args.timeout,
         filter,
         ring_size: args.ring_size,
-        look: Look {
-            format: format(args.json, args.events),
-            colour: args.color.wanted(),
-            explain: args.explain,
-            quiet: args.quiet,
-        },
+        look,
         snaplen: args.snaplen,
         record,
         command: args.command,
     })
-}
-
-/// The form of the output that was asked for.
-pub(super) fn format(json: bool, events: bool) -> Format {
-    match (json, events) {
-        (true, true) => Format::JsonEvents,
-        (true, false) => Format::Json,
-        (false, _) => Format::Text,
-    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -11,9 +11,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::run::{Colour, Proto, format, proto};
+use super::look::LookArgs;
+use super::run::{Proto, proto};
 use crate::{
-    run::{Look, Output, Replay, Selection},
+    run::{Output, Replay, Selection},
     trace::{Flow, Packet},
 };
 
@@ -28,18 +29,8 @@ pub struct Args {
     /// The recording, or its parts in their order; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Print one JSON object per packet, and one for the summary
-    #[arg(long)]
-    json: bool,
-    /// With --json: one object per hop of each packet instead
-    #[arg(long, requires = "json")]
-    events: bool,
-    /// Say, below the first sight of each hop, what the kernel does there
-    #[arg(long, conflicts_with = "json")]
-    explain: bool,
-    /// Print the books only
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    look: LookArgs,
     /// Only packets with these numbers: N, or M-K, or several of both
     #[arg(long, value_name = "N,M-K", value_delimiter = ',', value_parser = numbers)]
     number: Vec<RangeInclusive<u64>>,
@@ -52,9 +43,6 @@ pub struct Args {
     /// Only packets from or to this TCP or UDP port
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// When to use colours
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    color: Colour,
 }
 
 /// Which packets to show.
@@ -68,13 +56,7 @@ struct Wanted {
 
 /// Shows it.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let look = Look {
-        format: format(args.json, args.events),
-        colour: args.color.wanted(),
-        explain: args.explain,
-        quiet: args.quiet,
-    };
-    let mut output = Output::new(look);
+    let mut output = Output::new(args.look.resolve());
     let wanted = Wanted { numbers: args.number, proto: args.proto, host: args.host, port: args.port };
     if let Some(selection) = wanted.selection() {
         output = output.only(selection);

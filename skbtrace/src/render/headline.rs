@@ -141,6 +141,7 @@ pub(super) fn status(packet: &Packet, names: &dyn Names) -> String {
                 .map(|cause| if let Cause::Missing { count, .. } = cause { u64::from(*count) } else { 0 })
                 .sum();
             match (lost, causes.first()) {
+                (0, Some(Cause::ProbesMissed { .. })) => "INCOMPLETE: hops may have been missed".to_owned(),
                 (0, Some(Cause::StartUnknown)) => "INCOMPLETE: beginning not seen".to_owned(),
                 (0, _) => "INCOMPLETE: end not seen".to_owned(),
                 (lost, _) => format!("INCOMPLETE: {} lost", counted(lost, "event")),
@@ -277,6 +278,9 @@ fn cause(cause: &Cause) -> String {
         Cause::AddressReused => "its end was not seen before its address became another packet's".to_owned(),
         Cause::PartsUnseen { bytes } => {
             format!("it was cut into parts, and those with {} of it were not seen", counted(u64::from(*bytes), "byte"))
+        }
+        Cause::ProbesMissed { at } => {
+            format!("an interrupt came while a probe ran, and hops around {} may have been missed", at.name())
         }
         Cause::EndLost => "its end was not seen, and events were lost in this run".to_owned(),
     }

@@ -15,7 +15,10 @@ use super::row::{device_name, ip_summed};
 use super::{Names, place, reason_name};
 use crate::name::printable;
 use crate::trace::{self, Cause, Outcome, Step};
-use line::{Branch, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Part, Process, Summary, Tcp};
+use line::{
+    Branch, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Pair, Part, Process, Summary, Tcp,
+    Times,
+};
 
 /// Version of the format: it rises when a field changes its meaning or goes, not when one is added.
 pub const JSON_VERSION: u32 = 1;
@@ -65,6 +68,7 @@ impl Json {
             reason: reason.map(|reason| reason_name(names, reason)),
             count: *count,
         });
+        let total = summary.latency.total();
         let books = Summary {
             packets: summary.packets,
             delivered: summary.delivered,
@@ -80,9 +84,12 @@ impl Json {
             retransmissions: summary.retransmissions,
             loopback: summary.loopback,
             drop_reasons: drop_reasons.collect(),
+            latency: summary.latency.pairs().iter().map(pair_of).collect(),
+            total: (total.count() > 0).then(|| times_of(total)),
             events: summary.events,
             late_events: summary.late_events,
             losses: summary.losses,
+            hops: summary.hops.clone(),
             every_packet_complete: summary.every_packet_complete(),
         };
         write_line(out, &Line::Summary { version: JSON_VERSION, summary: books })
@@ -145,7 +152,7 @@ fn hop(step: &Step, names: &dyn Names) -> Hop {
         name: device_name(name, key.ifindex),
         ifindex: key.ifindex,
         netns: key.netns,
-        netns_name: printable(names.netns(key.netns).as_bytes()),
+        netns_name: names.netns(key.netns),
     };
     Hop {
         hop: step.hop.name(),
@@ -164,7 +171,7 @@ fn hop(step: &Step, names: &dyn Names) -> Hop {
         process: step.process().map(|process| process_of(&process)),
         device: step.device().map(|key| device(key, &event.dev)),
         to: step.second_device().map(|key| device(key, &event.dev2)),
-        bridge: step.device().and_then(|key| names.bridge_of(key)).map(|name| printable(name.as_bytes())),
+        bridge: step.device().and_then(|key| names.bridge_of(key)),
         skb: format!("{:#x}", event.skb),
         len: event.len,
         data_len: event.data_len,
@@ -183,6 +190,20 @@ fn hop(step: &Step, names: &dyn Names) -> Hop {
 
 fn process_of(process: &trace::Process) -> Process {
     Process { pid: process.pid, name: printable(&process.comm) }
+}
+
+fn pair_of(pair: &trace::Pair) -> Pair {
+    Pair { from: pair.from.name(), to: pair.to.name(), times: times_of(&pair.times), waited: pair.waited }
+}
+
+fn times_of(times: &trace::Times) -> Times {
+    Times {
+        count: times.count(),
+        p50_ns: times.percentile_ns(50.0),
+        p90_ns: times.percentile_ns(90.0),
+        p99_ns: times.percentile_ns(99.0),
+        max_ns: times.max_ns(),
+    }
 }
 
 /// The word for an outcome.
@@ -212,9 +233,7 @@ fn end(outcome: &Outcome, netfilter: Option<String>, names: &dyn Names) -> End {
             stage: *stage,
         },
         Outcome::Left => End::Left,
-        Outcome::Merged { into, at } => {
-            End::Merged { into: into.map(|id| format!("{id:#x}")), after: at.name() }
-        }
+        Outcome::Merged { into, at } => End::Merged { into: into.map(|id| format!("{id:#x}")), after: at.name() },
         Outcome::Consumed { at } => End::Consumed { after: at.name() },
         Outcome::Tapped { dropped } => End::Tapped { dropped: *dropped },
         Outcome::Waiting { at, queue, for_ns } => End::Waiting { after: at.name(), queue: *queue, for_ns: *for_ns },
@@ -231,6 +250,7 @@ fn gap(cause: &Cause) -> Gap {
         Cause::StartUnknown => Gap::StartUnknown,
         Cause::AddressReused => Gap::AddressReused,
         Cause::EndLost => Gap::EndLost,
+        Cause::ProbesMissed { at } => Gap::ProbesMissed { at: at.name() },
         Cause::PartsUnseen { bytes } => Gap::PartsUnseen { bytes: *bytes },
     }
 }

@@ -5,10 +5,12 @@
 //! - `json`: a line per packet for programs; its schema is `schema/packet.schema.json`
 //! - `row`: what one hop says of itself, for the text
 //! - `headline`: what one packet says of itself in one line, and how it ended
+//! - `latency`: the table of times from hop to hop, for the text
 //! - `units`: durations
 
 mod headline;
 mod json;
+mod latency;
 mod row;
 #[cfg(test)]
 mod tests;
@@ -25,7 +27,10 @@ use skbtrace_common::DeviceKey;
 use crate::name::printable;
 use crate::trace::Reasons;
 
-/// Names that an event does not hold, looked up when they are printed. They may be hostile: the renderers escape them.
+/// Names that an event does not hold, looked up when they are printed.
+///
+/// What is returned is safe to print, on a terminal and in JSON: the renderers write it as it is. Whoever implements this
+/// escapes what people chose, once, by [`printable`]; only the names in the events themselves are left to the renderers.
 pub trait Names {
     /// Name of the network namespace with this number, or words that stand for it.
     fn netns(&self, inum: u32) -> String;
@@ -53,16 +58,16 @@ impl Names for Reasons {
     }
 
     fn reason(&self, reason: u32) -> Option<String> {
-        self.name(reason).map(str::to_owned)
+        self.name(reason).map(|name| printable(name.as_bytes()))
     }
 }
 
 /// A drop reason's name, or its number where it has none.
 fn reason_name(names: &dyn Names, reason: u32) -> String {
-    names.reason(reason).map_or_else(|| format!("reason {reason}"), |name| printable(name.as_bytes()))
+    names.reason(reason).unwrap_or_else(|| format!("reason {reason}"))
 }
 
 /// A place in the kernel: a symbol, or the bare address.
 fn place(names: &dyn Names, address: u64) -> String {
-    names.symbol(address).map_or_else(|| format!("{address:#x}"), |name| printable(name.as_bytes()))
+    names.symbol(address).unwrap_or_else(|| format!("{address:#x}"))
 }

@@ -38,7 +38,7 @@ pub(super) fn row(before: Option<&Step>, step: &Step, since_ns: Option<u64>, at:
     {
         row.device = device_name(&step.event.dev, device.ifindex);
         if at.device.is_none_or(|old| old.netns != device.netns) {
-            row.netns = printable(names.netns(device.netns).as_bytes());
+            row.netns = names.netns(device.netns);
         }
         at.device = Some(device);
     }
@@ -57,7 +57,7 @@ fn label(step: &Step, names: &dyn Names) -> String {
     }
     let at_port = matches!(step.hop, HopId::BrHandleFrame | HopId::BrPassFrameUp);
     if at_port && let Some(bridge) = step.device().and_then(|device| names.bridge_of(device)) {
-        label.push_str(&format!(" ({})", printable(bridge.as_bytes())));
+        label.push_str(&format!(" ({bridge})"));
     }
     label
 }

@@ -11,6 +11,7 @@ use anstyle::{AnsiColor, Style as Paint};
 use skbtrace_common::HopId;
 
 use super::headline::{Tone, counted, headline, last_words, status, tone};
+use super::latency::table;
 use super::row::{Place, Row, row};
 use super::{Names, reason_name};
 use crate::hops::{Role, hop};
@@ -64,12 +65,19 @@ impl Text {
         out.write_all(text.as_bytes())
     }
 
-    /// Writes the books of the run: their last line accounts for every packet and for every loss.
+    /// Writes the books of the run, with a table of latencies where there is more than one packet's to tell. Their last
+    /// line accounts for every packet and for every loss.
     ///
     /// # Errors
     /// Those of the writer.
     pub fn summary(&self, out: &mut dyn io::Write, summary: &Summary, names: &dyn Names) -> io::Result<()> {
         let mut text = String::new();
+        if summary.delivered > 1 {
+            for (row, line) in table(&summary.latency).into_iter().enumerate() {
+                let _ = writeln!(text, "{}", if row == 0 { self.dim(&line) } else { line });
+            }
+            text.push('\n');
+        }
         if !summary.drop_reasons.is_empty() {
             let mut reasons: Vec<_> = summary.drop_reasons.iter().collect();
             reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), **reason));
@@ -109,7 +117,12 @@ impl Text {
             (summary.incomplete, "incomplete", Tone::Doubtful),
             (summary.waiting, "in flight", Tone::Plain),
         ];
-        let others = [(summary.left, "left"), (summary.merged, "merged"), (summary.consumed, "freed on the way"), (summary.tapped, "tapped")];
+        let others = [
+            (summary.left, "left"),
+            (summary.merged, "merged"),
+            (summary.consumed, "freed on the way"),
+            (summary.tapped, "tapped"),
+        ];
         columns
             .extend(others.into_iter().filter(|(count, _)| *count > 0).map(|(count, name)| (count, name, Tone::Plain)));
         let columns: Vec<String> = columns

@@ -22,12 +22,13 @@ use skbtrace_common::Filter;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    capture::{Capture, Ring, Settings, Totals, Watched},
+    capture::{Capture, HopCounters, Ring, Settings, Totals, Watched},
     hops::Plan,
     host::Host,
+    name::printable,
     store::{End, Start},
     topology::{self, Segment, Topology, Watch},
-    trace::{Losses, Reasons, StitchOptions, Summary, decode},
+    trace::{HopBooks, Losses, Reasons, StitchOptions, Summary, decode},
 };
 
 use names::RunNames;
@@ -144,7 +145,7 @@ pub async fn run(options: &Options) -> Result<Report> {
             clock_offset_ns: clock_offset_ns(),
             snaplen: options.snaplen,
             preface: preface.clone(),
-            reasons: reasons.into_iter().collect(),
+            reasons: reasons.into_iter().map(|(number, name)| (number, printable(name.as_bytes()))).collect(),
             names: name_table(&topology),
             ..Start::of(&stitch)
         },
@@ -156,7 +157,8 @@ pub async fn run(options: &Options) -> Result<Report> {
         output.preface(line)?;
     }
     stops.spawn(&options.command)?;
-    let names = RunNames { topology, symbols: host.symbols, reasons: stitch.reasons.clone() };
+    let symbols = Box::new(move |address| host.symbols.describe(address));
+    let names = RunNames { topology, symbols, reasons: stitch.reasons.clone() };
     let mut run = Run {
         capture,
         ring,
@@ -307,7 +309,7 @@ impl Run {
         self.recording.write(|recorder| recorder.names(names))
     }
 
-    fn losses(&self) -> Result<Losses> {
+    fn losses(&mut self) -> Result<Losses> {
         let totals = Totals::of(&self.capture.counters()?);
         Ok(Losses { missed_probes: totals.missed, ..Losses::from(totals.counters) })
     }
@@ -323,19 +325,23 @@ impl Run {
         if unfinished {
             self.settle(true).await?;
         }
+        let now_ns = now_ns();
+        // Before the books, so that they are the last word.
+        self.capture.detach()?;
         let mut losses = self.losses()?;
         if unfinished {
             losses.unread = self.unread()?;
         }
-        let now_ns = now_ns();
+        let hops: Vec<HopBooks> = self.capture.counters()?.iter().map(HopCounters::books).collect();
         let Run { session, recording, names, .. } = self;
         session.set_losses(losses);
+        session.set_hops(hops.clone());
         let end = end(why, now_ns, losses);
         if end.finished {
             output::unless_closed(session.finish(now_ns, names))?;
         }
         output::unless_closed(session.books(names))?;
-        let end = End { packets: session.summary().packets, ..end };
+        let end = End { packets: session.summary().packets, hops, ..end };
         match recording.write(|recorder| recorder.end(end)) {
             Err(Why::Failed(error)) => anyhow::bail!(error),
             _ => Ok(()),
@@ -365,7 +371,7 @@ impl Run {
         }
     }
 
-    /// Events that were sent and not read. The ring was empty a moment ago: a hit that was under way then is none.
+    /// Events that were sent and not read, now that nothing is sent any more.
     fn unread(&mut self) -> Result<u64> {
         let sent = Totals::of(&self.capture.counters()?).counters.sent;
         while self.read < sent {

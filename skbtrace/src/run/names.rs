@@ -2,14 +2,17 @@
 
 use skbtrace_common::DeviceKey;
 
-use crate::{host::Symbols, name::printable, render::Names, topology::Topology, trace::Reasons};
+use crate::{name::printable, render::Names, topology::Topology, trace::Reasons};
+
+/// Says which function of the kernel an address lies in, as the kernel has its name.
+pub type Describe = Box<dyn Fn(u64) -> Option<String>>;
 
 /// Names of one run.
 pub struct RunNames {
     /// The topology as it is now.
     pub topology: Topology,
     /// The kernel's symbols.
-    pub symbols: Symbols,
+    pub symbols: Describe,
     /// Its drop reasons.
     pub reasons: Reasons,
 }
@@ -21,14 +24,14 @@ impl Names for RunNames {
 
     fn bridge_of(&self, device: DeviceKey) -> Option<String> {
         let bridge = self.topology.link(device)?.master?;
-        Some(printable(&self.topology.link(bridge)?.name))
+        Some(self.topology.link(bridge)?.display())
     }
 
     fn reason(&self, reason: u32) -> Option<String> {
-        self.reasons.name(reason).map(str::to_owned)
+        Names::reason(&self.reasons, reason)
     }
 
     fn symbol(&self, address: u64) -> Option<String> {
-        self.symbols.describe(address)
+        Some(printable((self.symbols)(address)?.as_bytes()))
     }
 }

@@ -4,7 +4,6 @@ use std::io::{self, Read};
 
 use super::{output::Output, session::Session};
 use crate::{
-    name::printable,
     store::{End, Item, ReadError, Reader, Record, RecordedNames, Start},
     trace::{Losses, Summary},
 };
@@ -110,12 +109,13 @@ impl Replay {
         match (&state.end, state.next) {
             (Some(end), _) if !broken => {
                 state.session.set_losses(bounded(end.losses));
+                state.session.set_hops(end.hops.clone());
                 if end.finished {
                     state.session.finish(end.now_ns, &state.names)?;
                 }
                 state.session.books(&state.names)?;
                 if end.failed {
-                    state.session.output().notice(&format!("the run failed: {}", tame(&end.why)));
+                    state.session.output().notice(&format!("the run failed: {}", end.why));
                 }
                 self.result.summary = Some(state.session.summary().clone());
                 let events = state.session.summary().events;
@@ -168,7 +168,7 @@ impl Replay {
                 state.session.tick(now_ns, bounded(losses), &state.names)?;
             }
             Item::Record(Record::Notice { text }) => {
-                state.session.output().notice(&tame(&text));
+                state.session.output().notice(&text);
             }
             Item::Record(Record::Next { part }) => state.next = Some(part),
             Item::Record(Record::End(end)) => state.end = Some(*end),
@@ -203,7 +203,7 @@ impl Replay {
         }
         let Some(mut output) = self.output.take() else { return Ok(()) };
         for line in &start.preface {
-            output.preface(&tame(line))?;
+            output.preface(line)?;
         }
         if start.part > 1 {
             output.notice(&format!(
@@ -229,12 +229,6 @@ impl Replay {
             _ => String::new(),
         }
     }
-}
-
-/// A line that was safe to print when it was recorded, and is again, whoever wrote the file. What had been escaped then
-/// stays as it was.
-fn tame(line: &str) -> String {
-    line.split('\\').map(|piece| printable(piece.as_bytes())).collect::<Vec<_>>().join("\\")
 }
 
 /// Counts that can be added up, whoever wrote them.

@@ -8,7 +8,7 @@ use skbtrace_common::Event;
 use super::output::Output;
 use crate::{
     render::{Names, finding},
-    trace::{Losses, StitchOptions, Stitcher, Summary},
+    trace::{HopBooks, Losses, StitchOptions, Stitcher, Summary},
 };
 
 /// The stitcher and the output that its packets go to.
@@ -63,6 +63,11 @@ impl Session {
     /// What has been lost, said to nobody.
     pub fn set_losses(&mut self, losses: Losses) {
         self.stitcher.set_losses(losses);
+    }
+
+    /// The books of the hops.
+    pub fn set_hops(&mut self, hops: Vec<HopBooks>) {
+        self.stitcher.set_hops(hops);
     }
 
     /// Prints the packets that are under way.

@@ -1,5 +1,7 @@
 //! A recording shows what the run showed, byte for byte: runs without a kernel, recorded and shown again.
 
+mod names;
+
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::rc::Rc;
@@ -7,6 +9,7 @@ use std::rc::Rc;
 use proptest::prelude::*;
 
 use super::{Format, Look, Output, Replay, Replayed, session::Session};
+use crate::render::Names;
 use crate::store::props::seen;
 use crate::store::testkit::{Memory, Seen, names, start, traffic};
 use crate::store::{End, NameTable, RecordedNames, Recorder, Start};
@@ -36,16 +39,27 @@ const TEXT: Look = Look { format: Format::Text, colour: false, explain: false, q
 const JSON: Look = Look { format: Format::Json, ..TEXT };
 
 /// A run, as `run` would do it.
-struct Live {
+struct Live<N = RecordedNames> {
     session: Session,
     recorder: Option<Recorder<Memory>>,
-    names: RecordedNames,
+    names: N,
     paper: Paper,
     failure: Option<io::Error>,
 }
 
 impl Live {
     fn new(look: Look, memory: &Memory, start: Start, rotate: Option<u64>) -> Live {
+        Live::with(names(), look, memory, start, rotate)
+    }
+
+    fn rename(&mut self, table: NameTable) {
+        self.names.table = table.clone();
+        self.record(|recorder, _, _| recorder.names(table));
+    }
+}
+
+impl<N: Names> Live<N> {
+    fn with(names: N, look: Look, memory: &Memory, start: Start, rotate: Option<u64>) -> Live<N> {
         let paper = Paper::default();
         let mut output = Output::to(Box::new(paper.clone()), look);
         for line in &start.preface {
@@ -53,12 +67,12 @@ impl Live {
         }
         let session = Session::new(start.stitch_options(), output);
         let recorder = Some(Recorder::new(memory.clone(), start, rotate).unwrap());
-        Live { session, recorder, names: names(), paper, failure: None }
+        Live { session, recorder, names, paper, failure: None }
     }
 
-    fn record(&mut self, write: impl FnOnce(&mut Recorder<Memory>, &Session) -> io::Result<()>) {
+    fn record(&mut self, write: impl FnOnce(&mut Recorder<Memory>, &Session, &N) -> io::Result<()>) {
         let Some(recorder) = &mut self.recorder else { return };
-        if let Err(error) = write(recorder, &self.session) {
+        if let Err(error) = write(recorder, &self.session, &self.names) {
             self.failure = Some(error);
             assert!(recorder.give_up(End { failed: true, finished: true, why: "full".to_owned(), ..End::default() }));
             self.recorder = None;
@@ -69,19 +83,13 @@ impl Live {
         for (event, bytes) in seen {
             let mut findings = Vec::new();
             self.session.event(event, &self.names, Some(&mut findings)).unwrap();
-            let names = self.names.clone();
-            self.record(|recorder, session| recorder.event(event, bytes, &findings, session.stitcher(), &names));
+            self.record(|recorder, session, names| recorder.event(event, bytes, &findings, session.stitcher(), names));
         }
     }
 
     fn tick(&mut self, now_ns: u64, losses: Losses) {
-        self.record(|recorder, _| recorder.tick(now_ns, losses));
+        self.record(|recorder, _, _| recorder.tick(now_ns, losses));
         self.session.tick(now_ns, losses, &self.names).unwrap();
-    }
-
-    fn rename(&mut self, table: NameTable) {
-        self.names.table = table.clone();
-        self.record(|recorder, _| recorder.names(table));
     }
 
     fn end(mut self, now_ns: u64, losses: Losses, finished: bool) -> String {
@@ -90,7 +98,7 @@ impl Live {
             self.session.finish(now_ns, &self.names).unwrap();
         }
         self.session.books(&self.names).unwrap();
-        self.record(|recorder, _| {
+        self.record(|recorder, _, _| {
             recorder.end(End { now_ns, losses, finished, why: "SIGINT".to_owned(), ..End::default() })
         });
         self.paper.text()

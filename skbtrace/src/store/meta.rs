@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use skbtrace_common::{DeviceKey, Event, HopId};
 
+use crate::name::still_printable;
 use crate::render::Names;
-use crate::trace::{Losses, Reasons, StitchOptions};
+use crate::trace::{HopBooks, Losses, Reasons, StitchOptions};
 
 /// Version of the format. It rises when [`Event`] changes, or anything here in a way that an older reader would get
 /// wrong. Hops travel by name, so that new ones change nothing.
@@ -112,6 +113,33 @@ pub struct End {
     pub events: u64,
     /// Packets that the run reported.
     pub packets: u64,
+    /// The books of every hop.
+    #[serde(default)]
+    pub hops: Vec<HopBooks>,
+}
+
+impl Record {
+    /// The same with all its texts safe to print, whoever wrote the file.
+    pub(super) fn made_safe(mut self) -> Record {
+        match &mut self {
+            Record::Start(start) => start.make_safe(),
+            Record::Names(names) => names.make_safe(),
+            Record::Symbol { name: text, .. } | Record::Notice { text } => make_safe([text]),
+            Record::End(end) => {
+                let End { why, hops, .. } = &mut **end;
+                make_safe(hops.iter_mut().map(|hop| &mut hop.hop).chain([why]));
+            }
+            Record::Tick { .. } | Record::Next { .. } => {}
+        }
+        self
+    }
+}
+
+/// Makes texts of a file safe to print. Those that skbtrace has written are, and stay as they are.
+fn make_safe<'a>(texts: impl IntoIterator<Item = &'a mut String>) {
+    for text in texts {
+        *text = still_printable(text);
+    }
 }
 
 /// Names of namespaces, and which device is a port of which bridge. Safe to print.
@@ -124,6 +152,10 @@ pub struct NameTable {
 }
 
 impl NameTable {
+    fn make_safe(&mut self) {
+        make_safe(self.netns.values_mut().chain(self.bridges.values_mut().flat_map(BTreeMap::values_mut)));
+    }
+
     /// What a namespace is called, in the words of a live run.
     #[must_use]
     pub fn netns(&self, inum: u32) -> String {
@@ -131,7 +163,7 @@ impl NameTable {
     }
 }
 
-/// The names of a recorded run.
+/// The names of a recorded run. Safe to print, as all that a reader of recordings hands out.
 #[derive(Clone, Debug, Default)]
 pub struct RecordedNames {
     /// Namespaces and bridges.
@@ -191,6 +223,13 @@ impl Start {
     #[must_use]
     pub fn recorded_names(&self) -> RecordedNames {
         RecordedNames { table: self.names.clone(), reasons: self.drop_reasons(), symbols: self.symbols.clone() }
+    }
+
+    fn make_safe(&mut self) {
+        let Start { tool, recording, kernel, machine, preface, reasons, hops, names, symbols, .. } = self;
+        make_safe([tool, recording, kernel, machine]);
+        make_safe(preface.iter_mut().chain(hops).chain(reasons.values_mut()).chain(symbols.values_mut()));
+        names.make_safe();
     }
 
     fn drop_reasons(&self) -> Reasons {

@@ -1,5 +1,5 @@
 //! Reads recordings, from anybody: the bytes may be damaged, cut off, of another tool, or made to do harm. All that
-//! comes before the first fault is handed out, nothing after it.
+//! comes before the first fault is handed out, nothing after it. Every text of a record comes out safe to print.
 
 use std::cell::Cell;
 use std::io::{self, BufReader, Read};
@@ -13,7 +13,7 @@ use super::pcapng::{
     options, u32_at,
 };
 use super::{EVENT_TAG, RECORD_TAG};
-use crate::name::printable;
+use crate::name::{printable, still_printable};
 use crate::trace::{EVENT_SIZE, decode};
 
 /// Why a recording cannot be read, or not further.
@@ -256,10 +256,10 @@ impl<R: Read> Reader<R> {
         };
         let probe: Probe = serde_json::from_slice(json).map_err(|error| self.content(error.to_string()))?;
         if probe.start.version != u64::from(FORMAT) {
-            let tool = printable(probe.start.tool.as_bytes());
+            let tool = still_printable(&probe.start.tool);
             return Err(ReadError::Version { tool, version: probe.start.version });
         }
-        match serde_json::from_slice(json) {
+        match serde_json::from_slice(json).map(Record::made_safe) {
             Ok(Record::Start(start)) => Ok(*start),
             Ok(_) => Err(self.content("the section does not begin with its start".to_owned())),
             Err(error) => Err(self.content(error.to_string())),
@@ -269,10 +269,7 @@ impl<R: Read> Reader<R> {
     fn hops_of(&self, start: &Start) -> Result<Vec<HopId>, ReadError> {
         let hop = |name: &String| HopId::ALL.iter().copied().find(|hop| hop.name() == name);
         let known: Option<Vec<HopId>> = start.hops.iter().map(hop).collect();
-        known.ok_or_else(|| ReadError::Version {
-            tool: printable(start.tool.as_bytes()),
-            version: u64::from(start.version),
-        })
+        known.ok_or_else(|| ReadError::Version { tool: start.tool.clone(), version: u64::from(start.version) })
     }
 
     /// What the block holds. Its seal has been looked at.
@@ -280,8 +277,8 @@ impl<R: Read> Reader<R> {
         let opened = opened(&self.block);
         if opened.kind == LOCAL {
             let json = json_of(opened.body).ok_or_else(|| self.content("no record of skbtrace".to_owned()))?;
-            let record = serde_json::from_slice(json).map_err(|error| self.content(error.to_string()))?;
-            return Ok(Item::Record(record));
+            let record: Record = serde_json::from_slice(json).map_err(|error| self.content(error.to_string()))?;
+            return Ok(Item::Record(record.made_safe()));
         }
         let parts =
             packet_parts(opened.body).ok_or_else(|| self.content("the packet's block is too short".to_owned()))?;

@@ -79,9 +79,7 @@ impl Identity {
     pub(super) fn is_cut_into(&self, hop_id: HopId, event: &Event) -> bool {
         let (Some(whole), Some(part)) = (self.l3, L3::of(event)) else { return false };
         let addressed = |l3: &L3| (l3.saddr, l3.daddr, l3.proto);
-        if hop(hop_id).role.is_origin()
-            || addressed(&whole) != addressed(&part)
-            || part.payload_len > whole.payload_len
+        if hop(hop_id).role.is_origin() || addressed(&whole) != addressed(&part) || part.payload_len > whole.payload_len
         {
             return false;
         }

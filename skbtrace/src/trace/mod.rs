@@ -10,11 +10,13 @@
 //! - `outcome`: how a packet ended, told from its steps
 //! - `open`: a packet that has not ended
 //! - `stitch`: the [`Stitcher`], which keeps the packets in flight
+//! - `latency`: how long packets took from hop to hop, and in all
 //! - `summary`: the books of a run
 
 mod decode;
 mod flow;
 mod identity;
+mod latency;
 mod open;
 mod outcome;
 mod packet;
@@ -29,10 +31,11 @@ mod tests;
 
 pub use decode::{DecodeError, EVENT_SIZE, decode, encode};
 pub use flow::{Flow, Icmp, Tcp, tcp_flag};
+pub use latency::{Latency, Pair, Times};
 pub use outcome::{Cause, How, Outcome, Reasons, Stage};
 pub use packet::{Branch, Packet, Part, Process, Queue, Step};
 pub use stitch::{StitchOptions, Stitcher};
-pub use summary::{Losses, Summary, through_loopback};
+pub use summary::{HopBooks, Losses, Summary, through_loopback};
 
 #[cfg(test)]
 pub(crate) use testkit::Lab;

@@ -114,6 +114,11 @@ pub enum Cause {
     AddressReused,
     /// Its end was not seen, and this run lost events: its end may be one of them.
     EndLost,
+    /// A CPU skipped its probes while it had the packet, from this hop on: hops may be missing.
+    ProbesMissed {
+        /// The first hop at which that is known.
+        at: HopId,
+    },
     /// It was cut into parts, and of so many bytes no part was seen.
     PartsUnseen {
         /// Bytes of L4 payload.
@@ -175,6 +180,9 @@ pub(super) fn judge(steps: &[Step], start_unknown: bool, closing: Closing, reaso
         }
         before = Some(step.hop);
     }
+    if let Some(step) = steps.iter().find(|step| step.event.flags & EventFlags::NESTED != 0) {
+        causes.push(Cause::ProbesMissed { at: step.hop });
+    }
     let seen = match closing {
         Closing::End => Some(ended(steps, reasons)),
         Closing::RunOver { lossy, now_ns } => {
@@ -230,7 +238,9 @@ fn ended(steps: &[Step], reasons: &Reasons) -> Outcome {
         return copied.map_or(Outcome::Consumed { at: end.hop }, |copy| delivered(steps, How::Copied, copy));
     };
     match (last.role(), copied) {
-        _ if path.last().is_some_and(|step| step.role() == Role::Split) => Outcome::Consumed { at: path[path.len() - 1].hop },
+        _ if path.last().is_some_and(|step| step.role() == Role::Split) => {
+            Outcome::Consumed { at: path[path.len() - 1].hop }
+        }
         // A tap device: the program behind it reads frames in the way in which others read sockets.
         (Role::Transmit, _) => Outcome::Left,
         (_, Some(copy)) => delivered(steps, How::Copied, copy),

@@ -14,7 +14,7 @@ use super::identity::Identity;
 use super::open::Open;
 use super::outcome::{Cause, Closing, Outcome, Reasons, judge};
 use super::packet::{Branch, Packet, Step, device, is_end, second_device, waited};
-use super::summary::{Losses, Summary};
+use super::summary::{HopBooks, Losses, Summary};
 use crate::hops::{Role, hop};
 
 /// Clones of clones are followed to this depth; deeper ones are packets of their own.
@@ -172,6 +172,11 @@ impl Stitcher {
         self.summary.losses = losses;
     }
 
+    /// The books of the hops, at the end of the run.
+    pub fn set_hops(&mut self, hops: Vec<HopBooks>) {
+        self.summary.hops = hops;
+    }
+
     /// The books so far.
     #[must_use]
     pub fn summary(&self) -> &Summary {
@@ -266,14 +271,18 @@ impl Stitcher {
             return Some(source);
         }
         if let Some(key) = self.copied.get(&event.cpu).copied()
-            && self.open.get(&key).is_some_and(|open| open.outcome.is_none() && open.identity.is_source_of(hop_id, event))
+            && self
+                .open
+                .get(&key)
+                .is_some_and(|open| open.outcome.is_none() && open.identity.is_source_of(hop_id, event))
         {
             self.copied.remove(&event.cpu);
             return Some(key);
         }
-        self.cut.iter().copied().find(|key| {
-            self.open.get(key).is_some_and(|open| open.identity.is_cut_into(hop_id, event))
-        })
+        self.cut
+            .iter()
+            .copied()
+            .find(|key| self.open.get(key).is_some_and(|open| open.identity.is_cut_into(hop_id, event)))
     }
 
     /// The packet that a new one is a clone of: one that goes on, has the same data and the same headers.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use skbtrace_common::{Counters, HopId};
 
+use super::latency::Latency;
 use super::outcome::Outcome;
 use super::packet::Packet;
 
@@ -38,6 +39,29 @@ impl Losses {
     }
 }
 
+/// The books of one hop: every hit that the kernel let it see is in one of the columns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HopBooks {
+    /// Its name.
+    pub hop: String,
+    /// How often the kernel ran it: the sum of the five columns below. Only where the kernel counts
+    /// (sysctl kernel.bpf_stats_enabled).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_count: Option<u64>,
+    /// Packets that are not of the segment, or that the filter does not want.
+    pub filtered: u64,
+    /// Events sent.
+    pub sent: u64,
+    /// Events lost: the ring was full.
+    pub ring_full: u64,
+    /// Packets not followed: the map of tracked packets was full.
+    pub map_full: u64,
+    /// Packets not seen: the `sk_buff` could not be read.
+    pub unreadable: u64,
+    /// Hits that it was not let see: another probe was running on that CPU. In none of the columns.
+    pub missed: u64,
+}
+
 impl From<Counters> for Losses {
     /// From the sum of the kernel side's counters over all hops and CPUs.
     fn from(total: Counters) -> Losses {
@@ -53,7 +77,7 @@ impl From<Counters> for Losses {
 }
 
 /// Counts of a run. A packet counts once, whatever its branches, by its [`Packet::verdict`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
     /// Packets reported that touched the target: the sum of the eight columns below.
     pub packets: u64,
@@ -83,12 +107,16 @@ pub struct Summary {
     pub loopback: u64,
     /// Drops by reason; the reason is `None` where the kernel gave none.
     pub drop_reasons: BTreeMap<Option<u32>, u64>,
+    /// How long they took, from hop to hop and in all.
+    pub latency: Latency,
     /// Events taken in.
     pub events: u64,
     /// Events that came for packets which had been reported already, because too many were open.
     pub late_events: u64,
     /// What was not seen.
     pub losses: Losses,
+    /// The books of every hop; empty before the end of the run.
+    pub hops: Vec<HopBooks>,
 }
 
 impl Summary {
@@ -102,7 +130,9 @@ impl Summary {
         self.branches += packet.tree().count() as u64 - 1;
         self.retransmissions += u64::from(packet.retransmission);
         self.loopback += u64::from(through_loopback(packet));
-        let column = match packet.verdict() {
+        let verdict = packet.verdict();
+        self.latency.note(packet, matches!(verdict, Outcome::Delivered { .. }));
+        let column = match verdict {
             Outcome::Delivered { .. } => &mut self.delivered,
             Outcome::Dropped { reason, .. } => {
                 *self.drop_reasons.entry(*reason).or_default() += 1;

@@ -1,8 +1,12 @@
-//! The stitcher on made-up traffic: what it says of each packet.
+//! The stitcher on made-up traffic. Here: how packets end, which are numbered, and how many are kept open.
 
-use skbtrace_common::{DeviceKey, Event, EventFlags, HopId};
+mod branches;
+mod identity;
+mod latency;
 
-use super::testkit::{BRIDGE, Lab, NIC, PEER1, PEER2, PORT3, REASON_NETFILTER, VETH1, VETH2, in_order};
+use skbtrace_common::{DeviceKey, Event, HopId};
+
+use super::testkit::{Lab, NIC, PEER1, PEER2, PORT3, REASON_NETFILTER, VETH1, VETH2};
 use super::{Cause, How, Losses, Outcome, Packet, Queue, Reasons, Stage, StitchOptions, Stitcher, Summary};
 
 fn reasons() -> Reasons {
@@ -175,115 +179,6 @@ fn a_packet_without_its_beginning_is_incomplete() {
 }
 
 #[test]
-fn a_lost_end_shows_when_the_address_is_used_again() {
-    let mut lab = Lab::new();
-    let mut first = lab.udp(1, 1);
-    first.pop();
-    let mut second = lab.udp(2, 2);
-    second.iter_mut().for_each(|event| event.skb = first[0].skb);
-    let packets = stitch(&[first, second].concat());
-    assert_eq!(packets[0].outcome, Outcome::Incomplete { causes: vec![Cause::AddressReused], seen: None });
-    assert!(matches!(packets[1].outcome, Outcome::Delivered { .. }));
-}
-
-#[test]
-fn an_address_reused_under_the_same_id_never_merges() {
-    let mut lab = Lab::new();
-    let mut first = lab.udp(1, 1);
-    first.pop();
-    for (cut, flags) in [(0, 0), (0, EventFlags::REUSED), (4, 0)] {
-        let mut second = lab.udp(1, 2);
-        for event in &mut second {
-            event.step += first.len() as u32;
-            event.flags &= !EventFlags::FIRST;
-        }
-        second[0].flags |= flags;
-        let packets = stitch(&[&first[..], &second[cut..]].concat());
-        let [old, new] = &packets[..] else { panic!("{} packets", packets.len()) };
-        assert_eq!(old.outcome, Outcome::Incomplete { causes: vec![Cause::AddressReused], seen: None });
-        assert_eq!(new.steps.len(), second.len() - cut);
-        assert_eq!(matches!(new.outcome, Outcome::Delivered { .. }), cut == 0, "{:?}", new.outcome);
-    }
-}
-
-#[test]
-fn nat_and_routing_do_not_split_a_packet() {
-    let mut lab = Lab::new();
-    let mut trip = lab.datagram(1, 7);
-    trip.events.truncate(7);
-    let mut trip = trip.hop(HopId::IpForward, 900, VETH2, 92);
-    trip.next.ttl = 63;
-    (trip.next.saddr, trip.next.sport) = ([9; 16], 1);
-    (trip.next.daddr, trip.next.dport) = ([8; 16], 2);
-    let trip = trip.hop(HopId::IpOutput, 900, NIC, 92).hop(HopId::DevQueueXmit, 500, NIC, 106);
-    let events = trip.end(HopId::ConsumeSkb, 4_000).events;
-    let [packet] = &stitch(&events)[..] else { panic!("one packet") };
-    assert_eq!(packet.outcome, Outcome::Left);
-    assert_eq!(packet.steps.len(), events.len());
-    // The same with the event of ip_forward lost: the fallen TTL tells that it is no new packet.
-    let [packet] = &stitch(&[&events[..7], &events[8..]].concat())[..] else { panic!("one packet") };
-    assert!(matches!(&packet.outcome, Outcome::Incomplete { seen: Some(seen), .. } if **seen == Outcome::Left));
-}
-
-#[test]
-fn a_retransmission_is_a_packet_of_its_own_although_it_shares_data() {
-    let mut lab = Lab::new();
-    let first = lab.tcp_data(1, 100, 50);
-    let mut again = lab.tcp_data(2, 100, 50);
-    again.iter_mut().for_each(|event| event.head = first[0].head);
-    // The first is still on its way when the second is sent.
-    let (sent, arrives) = first.split_at(9);
-    let packets = stitch(&[sent, &again, arrives].concat());
-    let told: Vec<_> = packets.iter().map(|packet| (packet.id, packet.retransmission, packet.branches.len())).collect();
-    assert_eq!(told, [(2, true, 0), (1, false, 0)]);
-}
-
-#[test]
-fn a_tcpdump_is_a_branch_and_the_packet_is_delivered_by_the_clone_that_went_on() {
-    let mut lab = Lab::new();
-    let whole = lab.tcp_data(1, 100, 50);
-    let cut = 6;
-    // The tap holds the original, so the bridge goes on with a clone.
-    let mut original = lab.tcp_data(1, 100, 50);
-    original.truncate(cut);
-    let tap = lab.clone_of(2, &original[2]).hop(HopId::PacketRcv, 0, VETH2, 143).end(HopId::ConsumeSkb, 900).events;
-    let on: Vec<Event> = whole[cut..]
-        .iter()
-        .map(|event| Event { packet: 3, skb: 0x33, head: original[0].head, step: event.step - cut as u32, ..*event })
-        .collect();
-    let mut end = whole[whole.len() - 1];
-    (end.step, end.hop) = (cut as u32, HopId::ConsumeSkb as u16);
-    let events = [&original[..3], &tap, &original[3..], &on[..2], &[end], &on[2..]].concat();
-    let [packet] = &stitch(&events)[..] else { panic!("one tree") };
-    let branches: Vec<_> = packet.branches.iter().map(|branch| (branch.after, branch.packet.id)).collect();
-    assert_eq!(branches, [(2, 2), (cut - 1, 3)]);
-    assert_eq!(packet.branches[0].packet.outcome, Outcome::Tapped { dropped: false });
-    assert_eq!(packet.outcome, Outcome::Consumed { at: HopId::EnqueueToBacklog });
-    assert!(matches!(packet.verdict(), Outcome::Delivered { how: How::Copied, .. }));
-    assert_eq!(packet.branches[1].packet.parent, Some(1));
-}
-
-#[test]
-fn a_flood_is_one_packet_with_a_branch_per_port() {
-    let mut lab = Lab::new();
-    let mut trip = lab.datagram(1, 3);
-    trip.events.truncate(1);
-    let trip = trip.cross(VETH2, PEER2, 92).hop(HopId::BrHandleFrame, 9_000, PEER2, 92);
-    let trip = trip.hop(HopId::BrHandleFrameFinish, 900, PEER2, 92);
-    let cloned_at = trip.events[trip.events.len() - 1];
-    let first = lab.clone_of(2, &cloned_at).hop(HopId::BrForward, 0, PEER2, 92).to(PEER1);
-    let first = first.cross(PEER1, VETH1, 92).hop(HopId::IpRcv, 9_000, VETH1, 92).dropped(300, 1, None).events;
-    let second = lab.clone_of(3, &cloned_at).hop(HopId::BrForward, 9_000, PEER2, 92).to(PORT3).events;
-    let own =
-        trip.hop(HopId::BrPassFrameUp, 20_000, PEER2, 92).hop(HopId::IpRcv, 800, BRIDGE, 92).end(HopId::ConsumeSkb, 5);
-    let packets = stitch(&in_order([own.events, first, second]));
-    let [packet] = &packets[..] else { panic!("one tree, not {}", packets.len()) };
-    let branches: Vec<_> = packet.branches.iter().map(|branch| (branch.packet.id, branch.after)).collect();
-    assert_eq!(branches, [(2, 7), (3, 7)]);
-    assert_eq!(packet.tree().map(|packet| packet.id).collect::<Vec<_>>(), [1, 2, 3]);
-}
-
-#[test]
 fn what_has_not_ended_says_where_it_waits() {
     let mut lab = Lab::new();
     let unread = lab.datagram(1, 1).events;
@@ -382,37 +277,4 @@ fn a_frame_that_leaves_through_a_card_has_left() {
     let read_by_tap = trip.clone().hop(HopId::SkbCopyDatagramIter, 900, NIC, 106).end(HopId::ConsumeSkb, 100).events;
     assert_eq!(stitch(&trip.end(HopId::ConsumeSkb, 900).events)[0].outcome, Outcome::Left);
     assert_eq!(stitch(&read_by_tap)[0].outcome, Outcome::Left);
-}
-
-#[test]
-fn headers_tell_packets_apart_where_hops_cannot() {
-    let mut lab = Lab::new();
-    let ends = |trip: super::testkit::Trip, proto| trip.addresses(proto, (11, 1), (10, 2));
-    let first = lab.bridged(|trip| ends(trip, 6).tcp(0x10, 7, 0));
-    let mut other_ack = first.clone();
-    other_ack.iter_mut().for_each(|event| event.ack = 1);
-    let pairs = [
-        (first.clone(), other_ack),
-        (first.clone(), lab.bridged(|trip| ends(trip, 6).tcp(0x10, 8, 0))),
-        (first, lab.bridged(|trip| ends(trip, 6).tcp(0x14, 7, 0))),
-        (lab.bridged(|trip| ends(trip, 17).datagram(1, 9)), lab.bridged(|trip| ends(trip, 17).datagram(2, 9))),
-        (lab.bridged(|trip| ends(trip, 17).datagram(1, 9)), lab.bridged(|trip| ends(trip, 17).datagram(1, 8))),
-        (lab.bridged(|trip| ends(trip, 17).datagram(1, 9)), lab.bridged(|trip| ends(trip, 1).datagram(1, 9))),
-    ];
-    for (mut first, mut second) in pairs {
-        first.pop();
-        for event in &mut second {
-            event.step += first.len() as u32;
-            event.flags &= !EventFlags::FIRST;
-        }
-        let packets = stitch(&[&first[..], &second].concat());
-        let causes: Vec<_> = packets
-            .iter()
-            .map(|packet| match &packet.outcome {
-                Outcome::Incomplete { causes, .. } => causes[0],
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(causes, [Cause::AddressReused, Cause::StartUnknown]);
-    }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
-use crate::trace::{How, Losses, Queue, Stage};
+use crate::trace::{HopBooks, How, Losses, Queue, Stage};
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -230,6 +230,9 @@ pub(super) enum Gap {
     StartUnknown,
     AddressReused,
     EndLost,
+    ProbesMissed {
+        at: &'static str,
+    },
     PartsUnseen {
         bytes: u32,
     },
@@ -240,6 +243,25 @@ pub(super) struct DropReason {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
     pub(super) count: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct Pair {
+    pub(super) from: &'static str,
+    pub(super) to: &'static str,
+    #[serde(flatten)]
+    pub(super) times: Times,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) waited: Option<Queue>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Times {
+    pub(super) count: u64,
+    pub(super) p50_ns: u64,
+    pub(super) p90_ns: u64,
+    pub(super) p99_ns: u64,
+    pub(super) max_ns: u64,
 }
 
 #[derive(Serialize)]
@@ -258,9 +280,13 @@ pub(super) struct Summary {
     pub(super) retransmissions: u64,
     pub(super) loopback: u64,
     pub(super) drop_reasons: Vec<DropReason>,
+    pub(super) latency: Vec<Pair>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) total: Option<Times>,
     pub(super) events: u64,
     pub(super) late_events: u64,
     pub(super) losses: Losses,
+    pub(super) hops: Vec<HopBooks>,
     pub(super) every_packet_complete: bool,
 }
 

@@ -1,0 +1,87 @@
+//! What the output is to look like: flags that mean the same wherever packets are printed.
+
+use clap::ValueEnum;
+
+use crate::run::{Format, Look, wants_colour};
+
+/// Flags of every command that prints packets.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct LookArgs {
+    /// Print one JSON object per packet, and one for the summary
+    #[arg(long)]
+    json: bool,
+    /// With --json: one object per hop of each packet instead
+    #[arg(long, requires = "json")]
+    events: bool,
+    /// Say, below the first sight of each hop, what the kernel does there
+    #[arg(long, conflicts_with = "json")]
+    explain: bool,
+    /// Print the books only, no packets
+    #[arg(short, long)]
+    quiet: bool,
+    /// When to use colours
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    color: Colour,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Colour {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    Always,
+    Never,
+}
+
+impl LookArgs {
+    /// What was asked for.
+    pub(super) fn resolve(&self) -> Look {
+        let format = match (self.json, self.events) {
+            (true, true) => Format::JsonEvents,
+            (true, false) => Format::Json,
+            (false, _) => Format::Text,
+        };
+        Look { format, colour: self.color.wanted(), explain: self.explain, quiet: self.quiet }
+    }
+}
+
+impl Colour {
+    /// Whether standard output gets colours.
+    fn wanted(self) -> bool {
+        match self {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => wants_colour(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::LookArgs;
+    use crate::run::{Format, Look};
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        look: LookArgs,
+    }
+
+    fn look(args: &str) -> Option<Look> {
+        let args = std::iter::once("x").chain(args.split_whitespace());
+        Command::try_parse_from(args).ok().map(|command| command.look.resolve())
+    }
+
+    #[test]
+    fn flags_say_what_the_output_looks_like() {
+        let text = Look { format: Format::Text, colour: false, explain: false, quiet: false };
+        assert_eq!(look("--color never"), Some(text));
+        assert_eq!(look("--color always --explain"), Some(Look { colour: true, explain: true, ..text }));
+        assert_eq!(look("--color never -q --json"), Some(Look { format: Format::Json, quiet: true, ..text }));
+        assert_eq!(look("--color never --json --events"), Some(Look { format: Format::JsonEvents, ..text }));
+        for wrong in ["--events", "--json --explain", "--color pink"] {
+            assert_eq!(look(wrong), None, "{wrong}");
+        }
+    }
+}
