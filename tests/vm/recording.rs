@@ -1,12 +1,7 @@
 //! Recordings of a real kernel: shown, they say what the live run said, byte for byte; Wireshark opens them; and what a
 //! killed run leaves behind is shown as far as it goes.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::Path,
-    process::Command,
-};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use nix::sys::signal::Signal;
 use skbtrace::{

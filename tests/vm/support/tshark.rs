@@ -6,8 +6,10 @@ use std::process::{Command, Output};
 fn output(program: &str, arguments: &[&str]) -> String {
     let Output { status, stdout, stderr } = Command::new(program).args(arguments).output().unwrap();
     let stderr = String::from_utf8_lossy(&stderr);
-    let said: Vec<&str> =
-        stderr.lines().filter(|line| *line != "Running as user \"root\" and group \"root\". This could be dangerous.").collect();
+    let said: Vec<&str> = stderr
+        .lines()
+        .filter(|line| *line != "Running as user \"root\" and group \"root\". This could be dangerous.")
+        .collect();
     assert!(status.success() && said.is_empty(), "{program} {arguments:?}: {status}: {said:#?}");
     String::from_utf8(stdout).unwrap()
 }
