@@ -71,7 +71,6 @@ fn shown_is_what_the_live_run_printed() {
             assert_eq!(tshark::malformed(part), 0);
         }
     }
-    eprintln!("{}", live[0].stdout);
     assert_wireshark_agrees(&path("text.pcapng"));
     let bytes = tshark::fields(&path("json.pcapng"), &["frame.cap_len"]);
     assert!(bytes.len() > 100 && bytes.iter().all(|field| field[0] == "0"), "{bytes:?}");
@@ -169,7 +168,6 @@ fn a_hundred_thousand_events_are_no_trouble() {
     iperf::run("--set-mss 1000 --bytes 4M");
     let live = tracer.interrupt();
     assert_nothing_attached();
-    eprintln!("{}", live.stdout);
     let books: serde_json::Value = serde_json::from_str(&live.stdout).unwrap();
     let events = books["events"].as_u64().unwrap();
     assert!(events >= 100_000, "{books:#}");
@@ -221,7 +219,6 @@ fn a_killed_run_is_shown_up_to_the_tear() {
         let torn = folder.path().join("torn.pcapng").display().to_string();
         fs::write(&torn, &whole[..cut]).unwrap();
         let shown = show(&torn);
-        eprintln!("{cut} {}", shown.stderr);
         assert_eq!(shown.code(), Some(1), "{shown:#?}");
         let complaint = shown.stderr.strip_prefix(&live.stderr).unwrap();
         assert!(complaint.starts_with(&format!("skbtrace: {torn}: damaged at byte ")), "{complaint}");

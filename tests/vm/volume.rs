@@ -166,13 +166,12 @@ fn iperf_books(options: &[&str], arguments: &str) -> (BTreeMap<String, u64>, Val
     let before = device_packets(SERVER.0, "calmveth1");
     let arguments_of_run = ["--iface", "calmveth1", "--json", "--quiet", "--ring-size", "256M"];
     let tracer = Tracer::start(&[&arguments_of_run[..], options].concat());
-    let report = iperf::run(arguments);
+    iperf::run(arguments);
     let done = tracer.interrupt();
     let counted = device_packets(SERVER.0, "calmveth1") - before;
     assert_nothing_attached();
     assert_eq!(done.code(), Some(0), "{done:#?}");
     let books = books(&done.stdout);
-    eprintln!("{books:#?} {counted}");
     (books, serde_json::from_str(done.stdout.lines().last().unwrap()).unwrap(), counted)
 }
 
@@ -262,13 +261,15 @@ fn a_flood_through_a_small_ring_is_booked_to_the_last_event() {
 
     // All of them arrived: what is not called delivered is called incomplete, and what is has its whole path.
     assert!(trace.packets.len() as u64 <= COUNT);
+    let ids: BTreeSet<&str> = trace.packets.iter().map(|packet| packet.id.as_str()).collect();
+    assert_eq!(ids.len(), trace.packets.len(), "an id of its own for each");
     assert_eq!(books["delivered"] + books["incomplete"], books["packets"], "{books:#?}");
     let whole = trace.packets.iter().map(|packet| packet.path()).max_by_key(Vec::len).unwrap();
     for packet in &trace.packets {
         let steps = packet.hops.iter().map(|hop| hop.step);
         let ended = packet.hops.last().is_some_and(Hop::is_end);
         let gap = !steps.eq(0..packet.hops.len() as u32) || packet.path() != whole || !ended;
+        assert!(packet.hops.iter().all(|hop| hop.skb == packet.hops[0].skb), "one packet is one sk_buff: {packet:#?}");
         assert_eq!(packet.verdict, if gap { "incomplete" } else { "delivered" }, "{packet:#?}");
     }
-    eprintln!("{books:#?} {sums:?}");
 }

@@ -15,8 +15,6 @@ use skbtrace_common::{Event, HopId};
 pub struct Frame {
     /// Wall clock, nanoseconds.
     pub time_ns: u64,
-    /// Index of the interface.
-    pub interface: u32,
     /// The packet's bytes, from an Ethernet header on.
     pub bytes: Vec<u8>,
     /// The event as it was recorded.
@@ -51,19 +49,9 @@ impl Frame {
     }
 }
 
-/// What a file holds.
-#[derive(Debug, Default)]
-pub struct Contents {
-    /// Names of the interfaces.
-    pub interfaces: Vec<String>,
-    /// How many packets.
-    pub frames: u64,
-}
-
 /// Hands each packet of a whole recording to `each`, in the file's order.
-pub fn read(path: impl AsRef<Path>, mut each: impl FnMut(Frame)) -> Contents {
+pub fn read(path: impl AsRef<Path>, mut each: impl FnMut(Frame)) {
     let mut input = BufReader::with_capacity(1 << 20, File::open(path).unwrap());
-    let mut contents = Contents::default();
     let mut head = [0; 8];
     while let Ok(()) = input.read_exact(&mut head) {
         let (kind, length) = (u32_at(&head, 0), u32_at(&head, 4) as usize);
@@ -71,26 +59,19 @@ pub fn read(path: impl AsRef<Path>, mut each: impl FnMut(Frame)) -> Contents {
         input.read_exact(&mut body).unwrap();
         assert_eq!(u32_at(&body, length - 12) as usize, length, "a block ends with its length");
         body.truncate(length - 12);
-        match kind {
-            // An interface description: a link type, two spare bytes, a length, options; the name is option 2.
-            1 => contents.interfaces.push(String::from_utf8(option(&body[8..], |code, _| code == 2).to_vec()).unwrap()),
-            6 => {
-                let captured = u32_at(&body, 12) as usize;
-                let options = &body[20 + captured.next_multiple_of(4)..];
-                // A custom option: an enterprise's number, then a tag of ours.
-                let event = option(options, |code, value| code == 2989 && value[4..].starts_with(b"SKBE"));
-                contents.frames += 1;
-                each(Frame {
-                    interface: u32_at(&body, 0),
-                    time_ns: u64::from(u32_at(&body, 4)) << 32 | u64::from(u32_at(&body, 8)),
-                    bytes: body[20..20 + captured].to_vec(),
-                    event: event[8..].to_vec(),
-                });
-            }
-            _ => {}
+        // An enhanced packet block.
+        if kind == 6 {
+            let captured = u32_at(&body, 12) as usize;
+            let options = &body[20 + captured.next_multiple_of(4)..];
+            // A custom option: an enterprise's number, then a tag of ours.
+            let event = option(options, |code, value| code == 2989 && value[4..].starts_with(b"SKBE"));
+            each(Frame {
+                time_ns: u64::from(u32_at(&body, 4)) << 32 | u64::from(u32_at(&body, 8)),
+                bytes: body[20..20 + captured].to_vec(),
+                event: event[8..].to_vec(),
+            });
         }
     }
-    contents
 }
 
 /// The value of the first option that is wanted.
