@@ -8,6 +8,7 @@
 
 mod branches;
 mod change;
+mod drops;
 mod ending;
 mod filters;
 mod host;
@@ -15,6 +16,7 @@ mod napi;
 mod parts;
 mod path;
 mod protocols;
+mod recording;
 mod sockets;
 mod support;
 mod volume;

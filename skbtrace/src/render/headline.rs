@@ -191,7 +191,7 @@ fn ending(packet: &Packet, outcome: &Outcome, names: &dyn Names) -> String {
         Outcome::Delivered { .. } => delivered(packet, outcome),
         Outcome::Dropped { reason, location, stage, .. } => {
             let mut line = String::from("DROPPED");
-            if let Some(hook) = netfilter_hook(packet) {
+            if let Some(hook) = netfilter_hook(packet, names) {
                 let _ = write!(line, " by netfilter at {hook},");
             }
             if *location != 0 {
@@ -231,10 +231,25 @@ fn ending(packet: &Packet, outcome: &Outcome, names: &dyn Names) -> String {
     }
 }
 
-/// The hook at which netfilter had the packet when it was dropped.
-pub(super) fn netfilter_hook(packet: &Packet) -> Option<String> {
-    let Outcome::Dropped { at: Some(HopId::NfHookSlow), .. } = packet.outcome else { return None };
-    packet.steps.iter().rev().find(|step| step.hop == HopId::NfHookSlow).map(|step| hook_name(&step.event))
+/// The hook at which netfilter dropped the packet. `None` when somebody else dropped it: behind a hook that let it pass
+/// there may be no other hop.
+pub(super) fn netfilter_hook(packet: &Packet, names: &dyn Names) -> Option<String> {
+    let Outcome::Dropped { reason, location, at: Some(at), .. } = packet.outcome else { return None };
+    let said = reason.and_then(|reason| names.reason(reason)).is_some_and(|reason| reason == "NETFILTER_DROP");
+    // The kernel says so from 5.18 on.
+    let done = || names.symbol(location).is_some_and(|place| place.starts_with("nf_hook_slow"));
+    if !said && !done() {
+        return None;
+    }
+    match at {
+        // br_netfilter's function is called by a hook, and lets others at the same hook have their say.
+        HopId::NfHookSlow | HopId::BrNfForward | HopId::BrNfForwardIp => {
+            packet.steps.iter().rev().find(|step| step.hop == HopId::NfHookSlow).map(|step| hook_name(&step.event))
+        }
+        // The bridge itself goes through the list of this hook.
+        HopId::BrHandleFrame | HopId::BrNfPreRouting => Some("bridge PREROUTING".to_owned()),
+        _ => None,
+    }
 }
 
 /// Family and hook of netfilter: `IPv4 FORWARD`, `bridge POSTROUTING` (include/uapi/linux/netfilter.h).

@@ -129,7 +129,7 @@ fn packet_of(packet: &trace::Packet, names: &dyn Names) -> Packet {
             .iter()
             .map(|part| Part { id: format!("{:#x}", part.id), payload_len: part.payload_len })
             .collect(),
-        outcome: end(&packet.outcome, netfilter_hook(packet), names),
+        outcome: end(&packet.outcome, netfilter_hook(packet, names), names),
         hops: packet.steps.iter().map(|step| hop(step, names)).collect(),
         branches: branches
             .map(|branch| Branch { after: branch.after, packet: packet_of(&branch.packet, names) })

@@ -5,7 +5,7 @@ use skbtrace_common::HopId;
 use super::{text, text_with};
 use crate::render::Style;
 use crate::trace::Losses;
-use crate::trace::testkit::{BRIDGE, Lab, PEER1, PEER2, VETH1, VETH2, in_order};
+use crate::trace::testkit::{BRIDGE, Lab, PEER1, PEER2, REASON_NETFILTER, VETH1, VETH2, in_order};
 
 #[test]
 fn a_segment_over_the_bridge() {
@@ -330,6 +330,39 @@ fn what_changes_on_the_way_is_remarked() {
             "softirq, waited 12.0 µs in the CPU's queue",
             "csum none, vlan 5, mark 0x10, ttl 63, now [::1]:1 → 78.78.0.11:9000",
             "cloned, shared by 2"
+        ]
+    );
+}
+
+#[test]
+fn netfilter_is_named_where_it_dropped_the_packet_and_nowhere_else() {
+    let last_words = |hop: HopId, reason| {
+        let mut lab = Lab::new();
+        let mut trip = lab.datagram(1, 1);
+        trip.events.truncate(1);
+        let mut trip = trip.hop(HopId::NfHookSlow, 900, VETH1, 92);
+        if let Some(event) = trip.events.last_mut() {
+            (event.nf_family, event.nf_hook) = (7, 2);
+        }
+        let out = text(&trip.hop(hop, 100, VETH1, 92).dropped(900, 0xabcd, reason).events);
+        out.lines().find(|line| line.starts_with("    DROPPED")).map(|line| line.trim().to_owned())
+    };
+    let netfilter = Some(REASON_NETFILTER);
+    assert_eq!(
+        [
+            (HopId::BrNfForwardIp, netfilter),
+            (HopId::BrHandleFrame, netfilter),
+            (HopId::BrForward, netfilter),
+            (HopId::NfHookSlow, Some(9)),
+            (HopId::NfHookSlow, None)
+        ]
+        .map(|(hop, reason)| last_words(hop, reason).unwrap()),
+        [
+            "DROPPED by netfilter at bridge FORWARD, in 0xabcd: NETFILTER_DROP",
+            "DROPPED by netfilter at bridge PREROUTING, in 0xabcd: NETFILTER_DROP",
+            "DROPPED in 0xabcd: NETFILTER_DROP",
+            "DROPPED in 0xabcd: reason 9",
+            "DROPPED in 0xabcd, no reason given by this kernel",
         ]
     );
 }

@@ -1,0 +1,102 @@
+//! How each kernel drops packets: reasons and functions move from release to release, and are what they are.
+
+use std::collections::BTreeMap;
+
+use super::{CLEAN, COUNT, Endings};
+
+/// How the packets end on this kernel, each as it was seen there.
+pub(super) fn endings(cleaned: usize, read: usize, refused: usize) -> Endings {
+    let kernel = std::env::var("SKBTRACE_VM_KERNEL").unwrap();
+    // (port, how it ends, or how on 6.1, on 6.12, and on 7.3)
+    let table: &[(u16, &[&str])] = &[
+        (7101, &["IP_INHDR in ip_forward after ip_forward ns-calm1/calmveth1"]),
+        (7102, &["IP_INNOROUTES in ip_error after ip_rcv ns-calm1/calmveth1"]),
+        (7103, &["PKT_TOO_BIG in ip_forward after ip_forward ns-calm1/calmveth1"]),
+        (7104, &["IP_RPFILTER in ip_rcv_finish_core after ip_rcv ns-calm1/calmveth1"]),
+        (
+            7105,
+            &[
+                "NO_SOCKET in __udp4_lib_rcv after ip_local_deliver ns-calm1/calmveth1",
+                "NO_SOCKET in __udp4_lib_rcv after ip_local_deliver ns-calm1/calmveth1",
+                "NO_SOCKET in udp_rcv after ip_local_deliver ns-calm1/calmveth1",
+            ],
+        ),
+        (
+            7106,
+            &[
+                "UDP_CSUM in __udp4_lib_rcv after ip_local_deliver ns-calm1/calmveth1",
+                "UDP_CSUM in __udp4_lib_rcv after ip_local_deliver ns-calm1/calmveth1",
+                "UDP_CSUM in udp_rcv after ip_local_deliver ns-calm1/calmveth1",
+            ],
+        ),
+        (7107, &["TCP_CSUM in tcp_v4_rcv after tcp_v4_rcv ns-calm1/calmveth1"]),
+        (7109, &["NOT_SPECIFIED in udp_recvmsg after __udp_enqueue_schedule_skb ns-calm1/calmveth1, socket_queue"]),
+        (7201, &["NETFILTER_DROP in nft_do_chain after nf_hook_slow ns-calm1/calmveth1, IPv4 PREROUTING"]),
+        (7202, &["NETFILTER_DROP in nft_do_chain after nf_hook_slow ns-calm1/calmveth1, IPv4 INPUT"]),
+        (7203, &["NETFILTER_DROP in nft_do_chain after nf_hook_slow ns-calm1/calmveth1, IPv4 FORWARD"]),
+        (7204, &["NETFILTER_DROP in nft_do_chain after nf_hook_slow ns-calm1/calmveth1, IPv4 OUTPUT"]),
+        (7205, &["NETFILTER_DROP in nft_do_chain after nf_hook_slow ns-calm1/calmveth1, IPv4 POSTROUTING"]),
+        (7206, &["NETFILTER_DROP in nft_do_chain after br_handle_frame init/calmveth1_peer, bridge PREROUTING"]),
+        (
+            7207,
+            &[
+                // Up to there br_netfilter comes before the rules at this hook.
+                "NETFILTER_DROP in nft_do_chain after br_nf_forward_ip init/calmveth2_peer, bridge FORWARD",
+                "NETFILTER_DROP in nft_do_chain after nf_hook_slow init/calmveth1_peer, bridge FORWARD",
+                "NETFILTER_DROP in nft_do_chain after nf_hook_slow init/calmveth1_peer, bridge FORWARD",
+            ],
+        ),
+        (7208, &["NETFILTER_DROP in nft_do_chain after nf_hook_slow init/calmveth2_peer, bridge POSTROUTING"]),
+        (7209, &["NETFILTER_DROP in nft_do_chain after nf_hook_slow init/calmveth1_peer, netdev INGRESS"]),
+        (7210, &["NETFILTER_DROP in nft_do_chain after nf_hook_slow init/calmbr, IPv4 FORWARD"]),
+        (7211, &["NETFILTER_DROP in nft_do_chain after nf_hook_slow ns-calm1/calmveth1, IPv4 FORWARD"]),
+        (
+            7212,
+            &[
+                "NO_SOCKET in __udp4_lib_rcv after nf_hook_slow ns-calm1/calmveth1",
+                "NO_SOCKET in __udp4_lib_rcv after nf_hook_slow ns-calm1/calmveth1",
+                "NO_SOCKET in udp_rcv after nf_hook_slow ns-calm1/calmveth1",
+            ],
+        ),
+        (
+            7301,
+            &[
+                "NOT_SPECIFIED in br_handle_frame after br_handle_frame init/calmveth1_peer",
+                "NOT_SPECIFIED in br_handle_frame after br_handle_frame init/calmveth1_peer",
+                "BRIDGE_INGRESS_STP_STATE in br_handle_frame after br_handle_frame init/calmveth1_peer",
+            ],
+        ),
+        (
+            7302,
+            // Called at the end of br_forward, so that the caller's address is that of the function before.
+            &["NOT_SPECIFIED in br_handle_frame_finish after br_forward init/calmveth1_peer → init/calmveth2_peer"],
+        ),
+        (
+            7303,
+            &["NOT_SPECIFIED in __dev_forward_skb2 after __dev_forward_skb ns-calm1/calmveth1 → init/calmveth1_peer"],
+        ),
+        (7304, &["NOT_SPECIFIED in br_dev_queue_push_xmit after br_dev_queue_push_xmit init/calmveth2_peer"]),
+        (
+            7305,
+            &[
+                "NOT_SPECIFIED in br_handle_frame_finish after br_flood init/calmveth1_peer",
+                "NOT_SPECIFIED in br_handle_frame_finish after br_flood init/calmveth1_peer",
+                "NO_TX_TARGET in br_handle_frame_finish after br_flood init/calmveth1_peer",
+            ],
+        ),
+    ];
+    let column = ["6.1", "6.12", "7.3"].iter().position(|known| *known == kernel);
+    let column = column.unwrap_or_else(|| panic!("nobody has looked at what {kernel} does"));
+    let mut endings: Endings = table
+        .iter()
+        .map(|(port, ends)| {
+            let ending = if ends.len() == 1 { ends[0] } else { ends[column] };
+            (port.to_string(), BTreeMap::from([(ending.to_owned(), COUNT)]))
+        })
+        .collect();
+    let full =
+        "SOCKET_RCVBUFF in udp_queue_rcv_one_skb after __udp_enqueue_schedule_skb ns-calm1/calmveth1, socket_queue";
+    endings.insert("7108".to_owned(), [("delivered".to_owned(), read), (full.to_owned(), refused)].into());
+    endings.insert(CLEAN.to_string(), [("delivered".to_owned(), cleaned)].into());
+    endings
+}
