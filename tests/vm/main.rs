@@ -9,6 +9,7 @@
 mod change;
 mod ending;
 mod filters;
+mod gallery;
 mod host;
 mod path;
 mod protocols;

@@ -63,7 +63,7 @@ pub fn up(wanted: Scenario, cancel: &AtomicBool) -> Result<Outcome, Error> {
         return Err(Error::Foreign { what, how: how.join("; ") });
     }
     let found = scenario(&observed);
-    let cleared = clear_faults(&observed)?;
+    let cleared = clear_faults(&observed, fault::Lab::Stays)?;
     if !cleared.is_empty() {
         observed = observe()?;
     }
@@ -183,8 +183,8 @@ fn add_pair(pair: &[End; 2], observed: &Observed) -> Result<(), Error> {
 }
 
 /// What a fault has changed outside the lab does not go with it.
-fn clear_faults(observed: &Observed) -> Result<Vec<String>, Error> {
-    match fault::clear_observed(observed) {
+fn clear_faults(observed: &Observed, lab: fault::Lab) -> Result<Vec<String>, Error> {
+    match fault::clear_observed(observed, lab) {
         Ok(cleared) => Ok(cleared.into_iter().map(|one| one.name).collect()),
         Err(fault::Error::Lab(error)) => Err(error),
         Err(error) => Err(Error::FaultStays { why: error.to_string() }),
@@ -200,9 +200,10 @@ pub(super) fn settle(layout: &'static Layout) -> Result<(), Error> {
     Ok(())
 }
 
-/// Faults first: half of a fault outside the lab is worse than a lab. Then devices: a namespace lives on without its name while a process is in it, and so would its devices.
+/// Faults first; what cannot be taken back is tried again at the end, for most of it goes with the lab. Then devices: a
+/// namespace lives on without its name while a process is in it, and so would its devices.
 fn remove_all(observed: &Observed) -> Result<(), Error> {
-    clear_faults(observed)?;
+    let cleared = clear_faults(observed, fault::Lab::Stays);
     for (place, device) in observed.ours() {
         session(place)?.delete(device.index, &device.name)?;
     }
@@ -210,6 +211,9 @@ fn remove_all(observed: &Observed) -> Result<(), Error> {
         if matches!(found, Namespace::Ours(_) | Namespace::Leftover) {
             netns::remove(name)?;
         }
+    }
+    if cleared.is_err() {
+        clear_faults(observed, fault::Lab::IsGone)?;
     }
     Ok(())
 }

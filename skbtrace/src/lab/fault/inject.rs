@@ -145,18 +145,27 @@ pub fn clear() -> Result<Vec<Cleared>, Error> {
     need_privilege()?;
     let _lock = lock(&AtomicBool::new(false))?;
     let observed = observe()?;
-    let cleared = clear_observed(&observed)?;
+    let cleared = clear_observed(&observed, Lab::Stays)?;
     if let Some(scenario) = scenario(&observed).filter(|_| !cleared.is_empty()) {
         settle(scenario.layout())?;
     }
     Ok(cleared)
 }
 
+/// Whether the lab with its mark is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::lab) enum Lab {
+    /// It is.
+    Stays,
+    /// It has just been removed.
+    IsGone,
+}
+
 /// The same for who holds the lock.
 ///
 /// # Errors
 /// As [`clear`].
-pub(in crate::lab) fn clear_observed(observed: &Observed) -> Result<Vec<Cleared>, Error> {
+pub(in crate::lab) fn clear_observed(observed: &Observed, lab: Lab) -> Result<Vec<Cleared>, Error> {
     let mut left = mark::in_place(observed);
     let (mut cleared, mut failures, mut stays) = (Vec::new(), Vec::new(), Vec::new());
     while let Some(one) = left.pop() {
@@ -174,7 +183,7 @@ pub(in crate::lab) fn clear_observed(observed: &Observed) -> Result<Vec<Cleared>
             failures.extend(failed);
             stays.insert(0, one);
         }
-        if let Some(scenario) = scenario(observed) {
+        if let Some(scenario) = scenario(observed).filter(|_| lab == Lab::Stays) {
             write_mark(scenario.layout(), &[left.as_slice(), &stays].concat())?;
         }
     }

@@ -17,8 +17,8 @@ use serde::Serialize;
 use super::{Missing, Scenario, join};
 use crate::name::printable;
 
-pub(in crate::lab) use inject::clear_observed;
 pub use inject::{Cleared, Injected, clear, in_place, inject, placed};
+pub(in crate::lab) use inject::{Lab, clear_observed};
 pub use show::Show;
 pub use step::Step;
 pub use verdict::{Cause, Class, Span, Verdict};

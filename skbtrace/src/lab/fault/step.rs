@@ -127,7 +127,7 @@ pub enum Error {
 }
 
 /// What the commands say when there is nothing to take back.
-const GONE: [&str; 9] = [
+const GONE: [&str; 10] = [
     "Cannot delete qdisc with handle of zero",
     "Invalid handle",
     "Cannot find specified",
@@ -137,6 +137,8 @@ const GONE: [&str; 9] = [
     "No such process",
     "Address not found",
     "does a matching rule exist in that chain",
+    // What a kernel cannot do it has not done.
+    "Operation not supported",
 ];
 
 /// The settings of br_netfilter that are on from its first moment.

@@ -28,17 +28,18 @@ pub(super) static PAGE: [Fault; 9] = [
         verdict: by_bridge("the port to the receiver is down", &["NOT_SPECIFIED", "NO_TX_TARGET"]),
     },
     Fault {
-        name: "port-blocking",
-        teaches: "The port is up and blocked, as spanning tree leaves it when it sees a loop.",
+        name: "port-disabled",
+        teaches: "The port is up and the bridge has disabled it, as a spanning tree daemon does with a port that it \
+                  does not trust: `ip link` shows nothing of it, `bridge link` does.",
         scenario: Scenario::Bridge,
         requires: None,
         steps: &[run!(
             HERE,
-            "bridge link set dev calmveth1_peer state blocking",
+            "bridge link set dev calmveth1_peer state disabled",
             "bridge link set dev calmveth1_peer state forwarding"
         )],
         show: traffic(UDP, Effect::Lost),
-        verdict: by_bridge("the port to the receiver is blocking", &["NOT_SPECIFIED", "NO_TX_TARGET"]),
+        verdict: by_bridge("the bridge has disabled the port to the receiver", &["NOT_SPECIFIED", "NO_TX_TARGET"]),
     },
     Fault {
         name: "port-isolated",
@@ -68,13 +69,13 @@ pub(super) static PAGE: [Fault; 9] = [
         steps: &[
             run!(
                 HERE,
-                "bridge vlan del vid 1 dev calmveth1_peer",
-                "bridge vlan add vid 1 dev calmveth1_peer pvid untagged"
+                "ip link set dev calmbr type bridge vlan_filtering 1",
+                "ip link set dev calmbr type bridge vlan_filtering 0"
             ),
             run!(
                 HERE,
-                "ip link set dev calmbr type bridge vlan_filtering 1",
-                "ip link set dev calmbr type bridge vlan_filtering 0"
+                "bridge vlan del vid 1 dev calmveth1_peer",
+                "bridge vlan add vid 1 dev calmveth1_peer pvid untagged"
             ),
         ],
         show: traffic(UDP, Effect::Lost),

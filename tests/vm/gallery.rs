@@ -1,0 +1,158 @@
+//! The gallery of faults: each one is put in place, its traffic shows it, it is taken back, and then the machine is as it
+//! was: the traffic is clean and every setting that a fault could touch is back.
+
+use std::sync::atomic::AtomicBool;
+
+use skbtrace::lab::{
+    Scenario,
+    fault::{self, Fault, Injected},
+    traffic::{self, Options, Protocol},
+};
+
+use crate::support::{
+    lab::{CLIENT, Lab, SERVER},
+    machine::sh,
+};
+
+static GO: AtomicBool = AtomicBool::new(false);
+
+/// Every setting that a fault could touch, in the words of the system's own commands, without counters.
+fn settings() -> String {
+    let here = "bridge -d link show; bridge vlan show; bridge fdb show | grep -w static; iptables -S 2>&1; ls /proc/sys/net/bridge 2>&1";
+    let everywhere = "ip -d link show; ip -4 address show; ip -4 route show table all; ip neigh show nud permanent; \
+         tc qdisc show; for device in $(ls /proc/sys/net/ipv4/conf); do \
+         tc filter show dev $device ingress 2>&1; tc filter show dev $device egress 2>&1; done; \
+         nft -s list ruleset; grep -r . /proc/sys/net/ipv4/conf /proc/sys/net/ipv4/ip_forward";
+    let inside = |netns: &str| sh(&format!("ip netns exec {netns} sh -c '{everywhere}' || true"));
+    // A bridge's timers and a route's cache run on.
+    let timers = ["hello_timer", "gc_timer", "tcn_timer", "topology_change_timer", "hold_timer"];
+    let all = [sh(&format!("{everywhere}; {here}; true")), inside(SERVER.0), inside(CLIENT.0)].join("\n");
+    let words = |line: &str| {
+        let mut words = line.split_whitespace();
+        let mut kept = Vec::new();
+        while let Some(word) = words.next() {
+            if timers.iter().any(|timer| word.ends_with(timer)) {
+                words.next();
+            } else {
+                kept.push(word);
+            }
+        }
+        kept.join(" ")
+    };
+    all.lines().map(words).collect::<Vec<_>>().join("\n")
+}
+
+/// Traffic of both kinds arrives whole.
+fn assert_clean(after: &str) {
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        let options = Options {
+            count: 20,
+            size: 512,
+            rate: 200,
+            connections: 1,
+            port: 8000,
+            from: None,
+            to: None,
+            bind: None,
+            server: None,
+        };
+        let path = traffic::path(&options).unwrap();
+        let report = traffic::run(protocol, &path, &options, &GO).unwrap();
+        assert!(report.is_clean() && report.received == 20, "{after}: {report:?}");
+    }
+}
+
+/// One row of the table: what is wrong with it.
+fn try_out(fault: &'static Fault) -> Result<(), String> {
+    let before = settings();
+    let said = |error: fault::Error| error.to_string();
+    if fault::inject(fault, false, &GO).map_err(said)? != Injected::Now {
+        return Err("it was in place before".into());
+    }
+    let names: Vec<_> = fault::in_place().map_err(said)?.1.into_iter().map(|one| one.name).collect();
+    if names != [fault.name] {
+        return Err(format!("in place: {names:?}"));
+    }
+    let changed = settings() != before;
+    let seen = fault::show::run(fault, &GO);
+    let cleared = fault::clear().map_err(said)?;
+    let seen = seen.map_err(said)?;
+    if !seen.effect {
+        return Err(format!("no effect: {:?}", seen.lines));
+    }
+    // What changes nothing has its fault in its traffic.
+    if changed == fault.steps.is_empty() {
+        return Err("the settings that this test looks at do not show it".into());
+    }
+    if cleared.len() != 1 || !fault::clear().map_err(said)?.is_empty() {
+        return Err(format!("cleared: {cleared:?}"));
+    }
+    assert_clean(fault.name);
+    let after = settings();
+    let lost = before.lines().filter(|line| !after.contains(line));
+    let new = after.lines().filter(|line| !before.contains(line));
+    let differences: Vec<_> = lost.map(|line| format!("- {line}")).chain(new.map(|line| format!("+ {line}"))).collect();
+    if differences.is_empty() { Ok(()) } else { Err(format!("not restored: {differences:#?}")) }
+}
+
+fn try_all(scenario: Scenario) {
+    let _lab = Lab::up(scenario.name());
+    assert_clean("before any fault");
+    // The first use of a firewall makes what stays: modules, and chains of iptables.
+    let rows: Vec<_> = fault::all().filter(|fault| fault.scenario == scenario).collect();
+    assert!(!rows.is_empty());
+    let wrong: Vec<_> = rows.iter().filter_map(|fault| Some((fault.name, try_out(fault).err()?))).collect();
+    assert!(wrong.is_empty(), "{} of {}: {wrong:#?}", wrong.len(), rows.len());
+}
+
+#[test]
+#[ignore = "needs the modules of a whole kernel, as root: run by cargo xtask test"]
+fn every_fault_of_the_bridge_lab_shows_and_goes() {
+    try_all(Scenario::Bridge);
+}
+
+#[test]
+#[ignore = "needs the modules of a whole kernel, as root: run by cargo xtask test"]
+fn every_fault_of_the_other_labs_shows_and_goes() {
+    try_all(Scenario::Pair);
+    try_all(Scenario::Loopback);
+}
+
+#[test]
+#[ignore = "needs the modules of a whole kernel, as root: run by cargo xtask test"]
+fn faults_are_refused_together_unless_asked_for_and_go_with_the_lab() {
+    let before;
+    {
+        let _lab = Lab::up("bridge");
+        before = sh("nft -s list ruleset");
+        let inject =
+            |name, also| fault::inject(fault::find(name).unwrap(), also, &GO).map_err(|error| error.to_string());
+        assert_eq!(inject("nft-bridge-drop", false), Ok(Injected::Now));
+        assert_eq!(inject("nft-bridge-drop", false), Ok(Injected::Before));
+        assert_eq!(
+            inject("netem-loss", false).unwrap_err(),
+            "nft-bridge-drop is in place: `skbtrace lab fault clear` takes it back, --also adds to it"
+        );
+        assert_eq!(inject("netem-loss", true), Ok(Injected::Now));
+        assert_eq!(
+            inject("netem-delay", true).unwrap_err(),
+            "netem-delay and netem-loss, which is in place, change the same thing: `skbtrace lab fault clear` first"
+        );
+        assert_eq!(
+            inject("tc-bpf-pair", true).unwrap_err(),
+            "tc-bpf-pair needs the pair lab, and the bridge lab is up: `skbtrace lab up pair` replaces it"
+        );
+        // The first and the last of it taken back by somebody else: that is no reason to stop in between.
+        sh("tc qdisc del dev calmveth1_peer root");
+        let cleared: Vec<_> = fault::clear().unwrap().into_iter().map(|one| (one.name, one.commands.len())).collect();
+        assert_eq!(cleared, [("netem-loss".to_owned(), 0), ("nft-bridge-drop".to_owned(), 1)]);
+        assert_clean("clear");
+        // The namespaces are taken away with a fault in place, and then the lab.
+        assert_eq!(inject("nft-bridge-drop", false), Ok(Injected::Now));
+        assert_eq!(inject("rp-filter", true), Ok(Injected::Now));
+        sh("ip netns del ns-calm1");
+    }
+    assert_eq!(sh("nft -s list ruleset"), before);
+    let error = fault::inject(fault::find("netem-loss").unwrap(), false, &GO).unwrap_err().to_string();
+    assert_eq!(error, "no lab is up, and netem-loss needs the bridge lab: `skbtrace lab up bridge`");
+}
