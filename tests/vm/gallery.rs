@@ -98,7 +98,6 @@ fn try_out(fault: &'static Fault) -> Result<(), String> {
 fn try_all(scenario: Scenario) {
     let _lab = Lab::up(scenario.name());
     assert_clean("before any fault");
-    // The first use of a firewall makes what stays: modules, and chains of iptables.
     let rows: Vec<_> = fault::all().filter(|fault| fault.scenario == scenario).collect();
     assert!(!rows.is_empty());
     let wrong: Vec<_> = rows.iter().filter_map(|fault| Some((fault.name, try_out(fault).err()?))).collect();
@@ -142,11 +141,18 @@ fn faults_are_refused_together_unless_asked_for_and_go_with_the_lab() {
             inject("tc-bpf-pair", true).unwrap_err(),
             "tc-bpf-pair needs the pair lab, and the bridge lab is up: `skbtrace lab up pair` replaces it"
         );
-        // The first and the last of it taken back by somebody else: that is no reason to stop in between.
+        // Part of it is taken back by somebody else: no reason to stop there.
         sh("tc qdisc del dev calmveth1_peer root");
         let cleared: Vec<_> = fault::clear().unwrap().into_iter().map(|one| (one.name, one.commands.len())).collect();
         assert_eq!(cleared, [("netem-loss".to_owned(), 0), ("nft-bridge-drop".to_owned(), 1)]);
         assert_clean("clear");
+        // What a run that was killed half way leaves behind: the mark, and the first step.
+        sh("ip link set dev calmbr alias 'skbtrace lab bridge; rp-filter 2=0 3=0'");
+        sh("ip -n ns-calm2 address add 10.99.0.11/32 dev calmveth2");
+        let cleared = fault::clear().unwrap();
+        assert_eq!(cleared[0].commands.last().unwrap(), "ns-calm2: ip address del 10.99.0.11/32 dev calmveth2");
+        assert!(!sh("ip -n ns-calm2 address").contains("10.99.0.11"));
+        assert_eq!(fault::clear().unwrap(), []);
         // The namespaces are taken away with a fault in place, and then the lab.
         assert_eq!(inject("nft-bridge-drop", false), Ok(Injected::Now));
         assert_eq!(inject("rp-filter", true), Ok(Injected::Now));

@@ -4,6 +4,7 @@
 //! The rows stand in `gallery`, a file per layer. Everything else follows from the row: `inject` takes its steps and
 //! takes them back, `show` sends its traffic and says whether the effect was seen. Adding a fault is adding a row.
 
+pub mod command;
 mod gallery;
 mod inject;
 pub mod mark;
@@ -133,14 +134,14 @@ pub enum Error {
     TooMany,
     /// A part of the lab could not be reached.
     #[error(transparent)]
-    Step(#[from] step::Error),
+    Step(#[from] command::Error),
     /// A step failed; what was done before it has been taken back.
     #[error("could not inject {name}: {cause}")]
     Inject {
         /// The fault.
         name: &'static str,
         /// Why.
-        cause: step::Error,
+        cause: command::Error,
     },
     /// A step failed, and taking back what was done before it failed too.
     #[error("{cause}; taking back what was done failed too ({}): `skbtrace lab fault clear`", failures.join("; "))]

@@ -3,23 +3,17 @@
 //! Each step is one change that happens whole or not at all, by the system's own commands where it has one. Taking
 //! back what is not there is no error, so undoing is right after a whole fault, after half of one, and twice.
 
-use std::{
-    fmt, fs,
-    fs::File,
-    io,
-    process::{Command, Stdio},
-    thread,
-};
+use std::{fmt, fs, fs::File, process::Command, thread};
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use super::program::{self, Program};
-use crate::{
-    lab::{
-        Place,
-        netns::{self, Found},
-    },
-    name::printable,
+use super::{
+    command::{self, Error, modprobe, run_line, run_words, with_module},
+    program::{self, Program},
+};
+use crate::lab::{
+    Place,
+    netns::{self, Found},
 };
 
 /// One change. Commands are words between spaces; nothing in them is quoted.
@@ -78,68 +72,6 @@ pub enum Step {
         family: &'static str,
     },
 }
-
-/// Why a step could not be taken, or not be taken back.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The command is not on this machine.
-    #[error("there is no {program} on this machine: the Debian package {package} has it")]
-    NoProgram {
-        /// The command.
-        program: String,
-        /// The package.
-        package: &'static str,
-    },
-    /// The kernel lacks what the step needs.
-    #[error(
-        "this kernel lacks the module {module} (`{command}` said: {answer}; `modprobe {module}` said: {why}): install the \
-         modules of the running kernel (Debian: the whole linux-image package, not the cloud one), or boot one that has it"
-    )]
-    NoModule {
-        /// The module.
-        module: &'static str,
-        /// The command that needed it.
-        command: String,
-        /// What the command said.
-        answer: String,
-        /// What modprobe said.
-        why: String,
-    },
-    /// A command failed.
-    #[error("`{command}` said: {answer}")]
-    Refused {
-        /// The command.
-        command: String,
-        /// What it said.
-        answer: String,
-    },
-    /// Something else was refused.
-    #[error("could not {doing}: {answer}")]
-    Failed {
-        /// What, to be read after "could not".
-        doing: String,
-        /// The kernel's answer.
-        answer: io::Error,
-    },
-    /// The namespace is not there, or may not be entered.
-    #[error(transparent)]
-    Lab(#[from] Box<crate::lab::Error>),
-}
-
-/// What the commands say when there is nothing to take back.
-const GONE: [&str; 10] = [
-    "Cannot delete qdisc with handle of zero",
-    "Invalid handle",
-    "Cannot find specified",
-    "Cannot find device",
-    "Cannot find bridge device",
-    "No such file or directory",
-    "No such process",
-    "Address not found",
-    "does a matching rule exist in that chain",
-    // What a kernel cannot do it has not done.
-    "Operation not supported",
-];
 
 /// The settings of br_netfilter that are on from its first moment.
 const BRIDGE_SETTINGS: [&str; 3] = [
@@ -271,12 +203,7 @@ impl Step {
             }
             Self::BridgeNetfilter | Self::Table { .. } => return Ok(false),
         };
-        match undone {
-            Ok(()) => Ok(true),
-            Err(Error::Refused { answer, .. }) if GONE.iter().any(|gone| answer.contains(gone)) => Ok(false),
-            Err(Error::Failed { answer, .. }) if answer.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        command::undone(undone)
     }
 
     /// Whether the two cannot be in place together, or not be taken back one by one.
@@ -350,59 +277,5 @@ pub(super) fn namespace(place: Place) -> Result<Option<File>, Error> {
         Found::Absent | Found::Leftover | Found::Other => {
             Err(Box::new(crate::lab::Error::NoNamespace { name: name.to_owned() }).into())
         }
-    }
-}
-
-fn run_line(line: &str) -> Result<(), Error> {
-    run_words(&line.split(' ').collect::<Vec<_>>())
-}
-
-/// Runs a command and waits for it.
-fn run_words(words: &[&str]) -> Result<(), Error> {
-    let command = || printable(words.join(" ").as_bytes());
-    let [program, arguments @ ..] = words else { return Ok(()) };
-    // What they say is compared with GONE: it must be in English.
-    match Command::new(program).args(arguments).env("LC_ALL", "C").stdin(Stdio::null()).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => {
-            let said = [output.stderr.trim_ascii(), output.stdout.trim_ascii()].concat();
-            let lines = said.split(|byte| *byte == b'\n').map(printable).collect::<Vec<_>>();
-            let answer = if said.is_empty() { output.status.to_string() } else { lines.join("; ") };
-            Err(Error::Refused { command: command(), answer })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(Error::NoProgram { program: (*program).to_owned(), package: package(program) })
-        }
-        Err(answer) => Err(Error::Failed { doing: format!("run `{}`", command()), answer }),
-    }
-}
-
-fn package(program: &str) -> &'static str {
-    match program {
-        "tc" | "ip" | "bridge" => "iproute2",
-        "nft" => "nftables",
-        "iptables" => "iptables",
-        "ebtables" => "ebtables",
-        "modprobe" => "kmod",
-        _ => "with its name",
-    }
-}
-
-fn modprobe(module: &str) -> Result<(), String> {
-    match run_words(&["modprobe", "--", module]) {
-        Ok(()) => Ok(()),
-        Err(Error::Refused { answer, .. }) => Err(answer),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Takes a step that needs a module. The kernel loads it by itself where it can run modprobe.
-fn with_module(module: Option<&'static str>, mut take: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
-    match (take(), module) {
-        (Err(Error::Refused { command, answer }), Some(module)) => match modprobe(module) {
-            Ok(()) => take(),
-            Err(why) => Err(Error::NoModule { module, command, answer, why }),
-        },
-        (done, _) => done,
     }
 }

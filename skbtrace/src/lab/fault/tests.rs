@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{step::Error as StepError, *};
+use super::{command::Error as StepError, *};
 use crate::lab::{LAYOUTS, Place};
 
 #[test]

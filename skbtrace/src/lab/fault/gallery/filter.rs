@@ -1,6 +1,11 @@
 //! Filters that drop: nftables, iptables, ebtables, tc, XDP, connection tracking.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
+
 use super::*;
+
+/// Datagrams from a sender that goes on when it is told that it may not.
+const BURST: By = By::Burst { to: SocketAddrV4::new(Ipv4Addr::new(78, 78, 0, 10), 8000), count: 20 };
 
 const RULE: &[&str] = &["NETFILTER_DROP"];
 
@@ -81,7 +86,7 @@ pub(super) static PAGE: [Fault; 11] = [
             rule: "udp dport 8000 counter drop",
             module: "nf_tables",
         }],
-        show: traffic(UDP, Effect::Lost),
+        show: Show { by: BURST, effect: Effect::Counted(Counter::Rule) },
         verdict: Verdict {
             class: Class::Dropped,
             span: Span::Unseen,
@@ -104,7 +109,7 @@ pub(super) static PAGE: [Fault; 11] = [
             rule: "udp dport 8000 counter drop",
             module: "nf_tables",
         }],
-        show: traffic(UDP, Effect::Lost),
+        show: Show { by: BURST, effect: Effect::Counted(Counter::Rule) },
         verdict: dropped(
             HopId::IpOutput,
             (CLIENT, CLIENT_VETH),
