@@ -84,7 +84,9 @@ fn inject(fault: &'static Fault, also: bool) -> anyhow::Result<ExitCode> {
         }
     };
     lines.push(fault.teaches.to_owned());
-    lines.push("see it: skbtrace lab fault show; take it back: skbtrace lab fault clear".to_owned());
+    let iface = fault.iface();
+    lines.push(format!("trace it: skbtrace run --iface {iface} -- skbtrace lab fault show {name}"));
+    lines.push("take it back: skbtrace lab fault clear".to_owned());
     print(&lines)?;
     Ok(ExitCode::SUCCESS)
 }

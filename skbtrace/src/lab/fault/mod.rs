@@ -43,6 +43,15 @@ pub struct Fault {
     pub verdict: Verdict,
 }
 
+impl Fault {
+    /// The interface to trace for it: the sender's, which all of its traffic comes by, however far it gets.
+    #[must_use]
+    pub fn iface(&self) -> &'static str {
+        let [_, client] = self.scenario.layout().talkers;
+        client.device
+    }
+}
+
 /// What must be so for a fault to hit the lab alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

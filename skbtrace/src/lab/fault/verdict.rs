@@ -129,13 +129,13 @@ pub struct Verdict {
     pub span: Span,
     /// Where the device is.
     pub place: Place,
-    /// The device that the packet is at.
+    /// The device at which it happens: that of the hop, or the one that the hop hands the packet to.
     pub device: &'static str,
     /// What kind of thing does it.
     pub cause: Cause,
     /// The cause in words, to be read after "cause:".
     pub because: &'static str,
-    /// The kernel's drop reasons that may stand at the end of these packets: every name that any kernel from 5.17 on
-    /// has for it. None where the packets are delivered.
+    /// The kernel's drop reasons that may stand at the end of these packets: every name that a kernel from 5.17 on has
+    /// for it. None where the packets are delivered, and none where no kernel calls their end a drop.
     pub reasons: &'static [&'static str],
 }

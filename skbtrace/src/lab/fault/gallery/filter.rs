@@ -236,7 +236,8 @@ pub(super) static PAGE: [Fault; 11] = [
             (SERVER, SERVER_VETH),
             Cause::Xdp,
             "an XDP program drops",
-            &["XDP", "NOT_SPECIFIED"],
+            // The veth has copied the frame for the program: the packet ends as used up, the copy as a free page.
+            &[],
         ),
     },
 ];
