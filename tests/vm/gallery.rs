@@ -21,7 +21,7 @@ static GO: AtomicBool = AtomicBool::new(false);
 ///
 /// In as few processes as can be, for it is read twice a row under emulation. A filter of tc goes with its qdisc.
 fn settings() -> BTreeSet<String> {
-    let here = "printf 'link show\\nvlan show\\nfdb show\\n' | bridge -d -batch -; iptables -S FORWARD 2>&1; \
+    let here = "printf 'link show\\nvlan show\\nfdb show\\n' | bridge -d -batch -; \
          ls /proc/sys/net/bridge 2>&1; true";
     let everywhere = "printf 'link show\\naddress show\\nroute show table all\\nneigh show nud permanent\\n' \
          | ip -4 -d -batch -; tc qdisc show; nft -s list ruleset";
@@ -30,7 +30,7 @@ fn settings() -> BTreeSet<String> {
         // Only what is static in the bridge's table; the rest comes and goes with traffic.
         let learned = |line: &&str| line.contains(" dev ") && line.contains(" master ") && !line.contains("static");
         let kept = text.lines().filter(|line| !learned(line));
-        lines.extend(kept.map(|line| format!("{place}: {}", without_timers(line))));
+        lines.extend(kept.map(|line| format!("{place}: {}", without_what_moves(line))));
     };
     add("here", &sh(here));
     add("here", &(sh(everywhere) + &sysctls()));
@@ -43,8 +43,10 @@ fn settings() -> BTreeSet<String> {
     lines
 }
 
-/// A bridge's timers run on.
-fn without_timers(line: &str) -> String {
+/// A bridge's timers run on, and what follows a semicolon in an alias is the mark that names the fault.
+fn without_what_moves(line: &str) -> String {
+    let is_alias = line.trim_start().starts_with("alias ");
+    let line = if is_alias { line.split(';').next().unwrap_or_default() } else { line };
     let mut words = line.split_whitespace();
     let mut kept = Vec::new();
     while let Some(word) = words.next() {
