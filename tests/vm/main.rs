@@ -11,6 +11,7 @@ mod change;
 mod drops;
 mod ending;
 mod filters;
+mod gallery;
 mod host;
 mod napi;
 mod parts;
