@@ -190,7 +190,7 @@ impl Trip {
 }
 
 /// The lab of two namespaces behind a bridge, and the traffic in it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Lab {
     pub(crate) now: u64,
 }

@@ -181,3 +181,6 @@ fn first(packet: &Packet) -> Option<Base<'_>> {
     let site = Site { packet: packet.id, hop: step.hop, step: step.event.step };
     (step.missing == 0).then_some(Base { site, digest: &step.digest })
 }
+
+#[cfg(test)]
+mod tests;
