@@ -26,17 +26,17 @@ fn pair_path(from: u8, to: u8, flags: &str) -> Vec<String> {
     [tcp_sent(&from, flags), crossed(&from, &to), ip_received(&to, &["tcp_v4_rcv"])].concat()
 }
 
-/// What the socket does with a segment: data is queued and read, an end is queued, the rest is used up at once. Data may
-/// also be appended to the segment before it that nobody has read yet: then it is read from there.
+/// What the socket does with a segment: data is queued and read, an end is queued, the rest is used up at once. TCP may try
+/// to append data to the segment before it that nobody has read yet: if it can, the data is read from there.
 fn to_the_socket(packet: &Packet) -> Vec<String> {
-    bare(match packet.flags() {
-        _ if packet.payload_len > 0 && packet.joined.is_some() => {
-            &["tcp_queue_rcv", "tcp_try_coalesce", "skb_try_coalesce"]
-        }
-        _ if packet.payload_len > 0 => &["tcp_queue_rcv", "skb_copy_datagram_iter"],
-        "FIN ACK" => &["tcp_queue_rcv"],
-        _ => &[],
-    })
+    let tries = ["tcp_try_coalesce", "skb_try_coalesce"];
+    let tried: Vec<&str> = tries.into_iter().filter(|hop| packet.names().contains(hop)).collect();
+    match packet.flags() {
+        _ if packet.payload_len > 0 && packet.joined.is_some() => bare(&[&["tcp_queue_rcv"], &tries[..]].concat()),
+        _ if packet.payload_len > 0 => bare(&[&["tcp_queue_rcv"], &tried[..], &["skb_copy_datagram_iter"]].concat()),
+        "FIN ACK" => bare(&["tcp_queue_rcv"]),
+        _ => Vec::new(),
+    }
 }
 
 /// Every segment went this way to the socket at its other end, and was delivered.

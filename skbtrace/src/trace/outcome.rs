@@ -224,7 +224,7 @@ fn ended(steps: &[Step], reasons: &Reasons) -> Outcome {
             None => Outcome::Merged { into: joined, at: merge.hop },
         };
     }
-    if killed && !is_used_up_ack(last, reason, reasons) {
+    if killed && !is_used_up(last, reason, reasons) {
         let stage = match (role, copied) {
             (_, Some(_)) => Stage::Copied,
             (Some(Role::Socket), None) => Stage::SocketQueue,
@@ -276,20 +276,20 @@ fn is_left_alone(merge: &Step) -> bool {
 /// TCP frees some of the ACKs that it has used up (those that close a connection, and more before 5.17) by the function
 /// that otherwise drops packets, without naming a reason. These are no drops. A segment that TCP refuses has a reason.
 /// Nor is it a drop when the end of a stream has been queued and the socket is closed before anybody reads it: there is
-/// nothing to read, and TCP has taken note of the end when it came.
-fn is_used_up_ack(last: Option<&Step>, reason: Option<u32>, reasons: &Reasons) -> bool {
+/// nothing to read, and TCP has taken note of the end when it came. ICMPv6 frees all that it has used up in that way before
+/// 6.3, but for replies that found their socket.
+fn is_used_up(last: Option<&Step>, reason: Option<u32>, reasons: &Reasons) -> bool {
     let Some(step) = last else { return false };
+    let unnamed = reason.is_none() || reasons.is(reason, "NOT_SPECIFIED");
     let empty = step.event.flags & EventFlags::L4 != 0
         && step.event.tcp_flags & tcp_flag::ACK != 0
         && step.event.payload_len == 0;
-    empty
-        && match step.hop {
-            HopId::TcpV4Rcv | HopId::TcpV6Rcv | HopId::TcpAddBacklog => {
-                reason.is_none() || reasons.is(reason, "NOT_SPECIFIED")
-            }
-            HopId::TcpQueueRcv => step.event.tcp_flags & tcp_flag::FIN != 0,
-            _ => false,
-        }
+    match step.hop {
+        HopId::TcpV4Rcv | HopId::TcpV6Rcv | HopId::TcpAddBacklog => empty && unnamed,
+        HopId::TcpQueueRcv => empty && step.event.tcp_flags & tcp_flag::FIN != 0,
+        HopId::Icmpv6Rcv => unnamed,
+        _ => false,
+    }
 }
 
 /// A datagram that is not in page frags is copied without the function that the copy hop is on (net/ipv4/udp.c,

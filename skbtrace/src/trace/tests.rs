@@ -9,7 +9,7 @@ mod parts;
 
 use skbtrace_common::{DeviceKey, Event, HopId};
 
-use super::testkit::{Lab, NIC, PEER1, PEER2, PORT3, REASON_NETFILTER, VETH1, VETH2};
+use super::testkit::{Lab, NIC, PEER1, PEER2, PORT3, REASON_NETFILTER, REASON_NOT_SPECIFIED, VETH1, VETH2};
 use super::{Cause, How, Losses, Outcome, Packet, Queue, Reasons, Stage, StitchOptions, Stitcher, Summary};
 
 fn reasons() -> Reasons {
@@ -105,6 +105,20 @@ fn the_unread_end_of_a_stream_is_no_drop_and_unread_data_is() {
         "{:?}",
         packets[1].outcome
     );
+}
+
+#[test]
+fn what_icmpv6_uses_up_is_no_drop_when_no_reason_is_named() {
+    let ended = |reason| {
+        let mut trip = Lab::new().datagram(1, 1);
+        trip.events.truncate(1);
+        let trip = trip.cross(VETH1, VETH2, 104).hop(HopId::Icmpv6Rcv, 900, VETH2, 64);
+        stitch(&trip.dropped(500, 1, reason).events).remove(0).outcome
+    };
+    for unnamed in [None, Some(REASON_NOT_SPECIFIED)] {
+        assert!(matches!(ended(unnamed), Outcome::Delivered { how: How::Protocol, .. }), "{:?}", ended(unnamed));
+    }
+    assert!(matches!(ended(Some(REASON_NETFILTER)), Outcome::Dropped { .. }));
 }
 
 #[test]
