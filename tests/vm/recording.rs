@@ -26,7 +26,6 @@ fn show(files: &[String], options: &[&str]) -> Done {
 
 /// A packet of every kind: TCP, UDP, a drop, ICMP, and an ARP question with a branch.
 fn traffic() {
-    // Known or not: ARP asks.
     sh("ip -n ns-calm2 neighbour delete 78.78.0.10 dev calmveth2");
     lab_exchange();
     datagrams(CLIENT, SERVER, PORT, 5);
@@ -50,23 +49,24 @@ fn shown_is_what_the_live_run_printed() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     // Two at a time: it takes long to attach so many.
-    let rounds: [[(&str, &[&str], &[&str]); 2]; 2] = [
-        [("text", &[], &[]), ("rotate", &["--explain"], &["--rotate", "64K"])],
-        [("json", &["--json"], &["--snaplen", "0"]), ("events", &["--json", "--events"], &[])],
-    ];
-    for round in rounds {
-        let tracers = round.map(|(name, look, more)| {
+    for round in [
+        // Name, how it looks, how it is recorded.
+        [["text", "", ""], ["rotate", "--explain", "--rotate 64K"]],
+        [["json", "--json", "--snaplen 0"], ["events", "--json --events", ""]],
+    ] {
+        let tracers = round.map(|[name, look, more]| {
             let file = path(&format!("{name}.pcapng"));
-            Tracer::spawn(&[&["--iface", "calmveth1", "-w", &file], look, more].concat())
+            let options = look.split_whitespace().chain(more.split_whitespace());
+            Tracer::spawn(&["--iface", "calmveth1", "-w", &file].into_iter().chain(options).collect::<Vec<_>>())
         });
         let tracers = tracers.map(Tracer::ready);
         traffic();
         let live = tracers.map(Tracer::interrupt);
         assert_nothing_attached();
-        for ((name, look, _), live) in round.iter().zip(&live) {
+        for ([name, look, _], live) in round.iter().zip(&live) {
             let parts = parts(folder.path(), name);
             assert_eq!(parts.len() > 2, *name == "rotate", "{parts:?}");
-            assert_same(live, &show(&parts, look));
+            assert_same(live, &show(&parts, &look.split_whitespace().collect::<Vec<_>>()));
             for part in &parts {
                 assert_eq!(tshark::malformed(part), 0);
             }
