@@ -27,6 +27,8 @@ impl EventFlags {
     /// This CPU is serving an interrupt that came while a kprobe ran: until it is done, the kernel skips all other kprobes
     /// there, and hops around this one may have been missed.
     pub const NESTED: u32 = 1 << 10;
+    /// A [`Digest`] follows the event in its record, before the bytes of the packet.
+    pub const DIGEST: u32 = 1 << 11;
 }
 
 /// Names of the bits of [`Event::flags`], for display and for recordings.
@@ -42,6 +44,7 @@ pub const EVENT_FLAGS: &[(u32, &str)] = &[
     (EventFlags::FRAGMENT, "fragment"),
     (EventFlags::MOVED, "moved"),
     (EventFlags::NESTED, "nested"),
+    (EventFlags::DIGEST, "digest"),
 ];
 
 /// In which context of the kernel a hop ran: the values of [`Event::context`], told from the preempt count
@@ -149,7 +152,7 @@ pub struct Event {
     pub sport: u16,
     /// Destination port, host order. ICMP echo: its identifier.
     pub dport: u16,
-    /// IPv4 identification, host order.
+    /// IPv4 identification, host order. Of an IPv6 fragment the lower half of its own, else 0.
     pub ip_id: u16,
     /// `gso_size` of the shared info: 0 when the packet is no GSO packet.
     pub gso_size: u16,
@@ -181,4 +184,60 @@ pub struct Event {
     pub nf_family: u8,
 }
 
+/// How many blocks a [`Digest`] has.
+pub const DIGEST_BLOCKS: usize = 8;
+
+/// How much of the payload a [`Digest`] speaks of: the values of [`Digest::state`].
+pub struct DigestState;
+
+impl DigestState {
+    /// Nothing: there is no payload here, or it could not be found.
+    pub const NONE: u8 = 0;
+    /// All of it.
+    pub const WHOLE: u8 = 1;
+    /// Less than the headers promise: the packet was cut short, or is longer than what is read.
+    pub const PART: u8 = 2;
+    /// A part of it could not be read.
+    pub const UNREADABLE: u8 = 3;
+}
+
+/// A digest of the L4 payload, linear part, page frags and frag list alike.
+///
+/// Each byte counts with a weight that depends on its position alone: for TCP that is its sequence number, else its
+/// place in the IP payload. So digests of neighbouring ranges add up to the digest of both together, wherever the
+/// packet was cut or put together, and however the bytes lie in memory; and a byte that changed, moved or is missing
+/// changes the sum. All sums are modulo 2^64.
+///
+/// The weight of the lower half of the aligned 8-byte word `j` (position / 8, a 32-bit position) is `mix(j) | 1` with
+/// `mix(j) = x ^ (x >> 32)`, `x = j * 0x9E37_79B9_7F4A_7C15`; that of its upper half is the same times
+/// `0xD6E8_FEB8_6659_FD93`. Words are little-endian, and what lies outside of the range counts as 0 in them. Odd weights
+/// have inverses: no change of a single half goes unseen, and that of a single byte tells where it is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest {
+    /// Weighted sums by block of `256 << block_shift` bytes, counted from the first position rounded down to 8.
+    pub blocks: [u64; DIGEST_BLOCKS],
+    /// Plain sum of the 32-bit halves of the words: for the internet checksum.
+    pub plain: u64,
+    /// Position of the first byte.
+    pub start: u32,
+    /// Bytes that were digested.
+    pub bytes: u32,
+    /// Plain sum of the 16-bit words of the transport header, as they lie in memory.
+    pub l4_header: u32,
+    /// Plain sum of the 16-bit words of the IPv4 header, likewise.
+    pub l3_header: u32,
+    /// The transport header's checksum field, host order.
+    pub checksum: u16,
+    /// Length of the transport header, bytes; 0 when there is none.
+    pub l4_header_len: u8,
+    /// One of [`DigestState`].
+    pub state: u8,
+    /// See `blocks`.
+    pub block_shift: u8,
+    /// Always 0.
+    pub reserved: [u8; 3],
+}
+
+const _: () = assert!(size_of::<Digest>() == 96);
 const _: () = assert!(size_of::<Event>() == 248);

@@ -34,6 +34,7 @@ hops! {
     IpQueueXmit = "__ip_queue_xmit",
     Ip6Xmit = "ip6_xmit",
     IpOutput = "ip_output",
+    IpMcOutput = "ip_mc_output",
     Ip6Output = "ip6_output",
     IpDoFragment = "ip_do_fragment",
     Ip6Fragment = "ip6_fragment",

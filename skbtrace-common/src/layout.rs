@@ -40,6 +40,10 @@ pub struct Offsets {
     pub data_len: u32,
     /// `sk_buff.head`
     pub head: u32,
+    /// `sk_buff.data`
+    pub data: u32,
+    /// `sk_buff.next`
+    pub next: u32,
     /// `sk_buff.tail`: an offset from head on 64-bit kernels.
     pub tail: u32,
     /// `sk_buff.end`: likewise.
@@ -72,6 +76,22 @@ pub struct Offsets {
     pub gso_segs: u32,
     /// `skb_shared_info.gso_type`
     pub gso_type: u32,
+    /// `skb_shared_info.nr_frags`
+    pub nr_frags: u32,
+    /// `skb_shared_info.frags`
+    pub frags: u32,
+    /// `skb_shared_info.frag_list`
+    pub frag_list: u32,
+    /// Size of an element of `frags`, and where it has its page, its length and its offset in the page.
+    pub frag_size: u32,
+    /// See `frag_size`.
+    pub frag_page: u32,
+    /// See `frag_size`.
+    pub frag_len: u32,
+    /// See `frag_size`.
+    pub frag_offset: u32,
+    /// `sizeof(struct page)`
+    pub page_size: u32,
     /// `dst_entry.dev`
     pub dst_dev: u32,
     /// `net_device.name`
@@ -120,6 +140,10 @@ pub struct Offsets {
     pub per_cpu_offset: u64,
     /// Per-CPU address of the preempt count, or 0 when unknown.
     pub preempt_count: u64,
+    /// Address of `vmemmap_base`; where it is 0, the base is not randomised.
+    pub vmemmap_base: u64,
+    /// Address of `page_offset_base`; likewise.
+    pub page_offset_base: u64,
     /// Per-CPU address of `current_kprobe`, or 0 when unknown.
     pub current_kprobe: u64,
     /// Per-CPU address of `kprobe_instance`: set where several probes share a place; 0 when unknown.
@@ -169,6 +193,8 @@ pub mod hop_flags {
     pub const ADOPT: u8 = 1 << 5;
     /// Behind this hop `skb->dev` is set: with [`ORIGIN`], the last hop at which a packet can be born.
     pub const SENT: u8 = 1 << 6;
+    /// The payload is digested here, when the run wants that.
+    pub const PAYLOAD: u8 = 1 << 7;
 }
 
 /// Where a hop's function has its arguments on this kernel: positions from 0, or [`NO_ARG`].
@@ -241,6 +267,8 @@ pub struct Filter {
     pub ethertype: u16,
     /// Bytes of each packet to copy behind its event, at most [`MAX_FRAME`].
     pub snaplen: u16,
+    /// 1 when payloads are to be digested.
+    pub verify: u16,
 }
 
 /// A device, as netlink knows it: key of the segment map.

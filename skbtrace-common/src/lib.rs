@@ -10,7 +10,7 @@ mod event;
 mod hop;
 mod layout;
 
-pub use event::{Context, EVENT_FLAGS, Event, EventFlags, Frame};
+pub use event::{Context, DIGEST_BLOCKS, Digest, DigestState, EVENT_FLAGS, Event, EventFlags, Frame};
 pub use hop::{HOP_COUNT, HopId};
 pub use layout::{
     AddrKey, Bits, Counters, DeviceKey, Filter, HopArgs, MAX_FRAME, MAX_SKB_SIZE, NO_ARG, Offsets, SEGMENT_BY_ADDRESS,

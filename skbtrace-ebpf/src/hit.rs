@@ -9,11 +9,14 @@ use aya_ebpf::{
     },
     programs::{ProbeContext, RawTracePointContext},
 };
-use skbtrace_common::{Context, Counters, Event, EventFlags, HopArgs, HopId, NO_ARG, hop_flags};
+use skbtrace_common::{Context, Counters, Digest, Event, EventFlags, HopArgs, HopId, NO_ARG, hop_flags};
 
 use crate::{
     device_of,
-    maps::{COUNTERS, EVENTS, Level, PENDING, SCRATCH, SEQUENCE, TRACKED, Track, filter, hop_args, offset},
+    maps::{
+        COUNTERS, EVENTS, Level, PENDING, SCRATCH, SEQUENCE, TRACKED, Track, VERIFY_PROBE, VERIFY_TRACEPOINT, filter,
+        hop_args, offset,
+    },
     packet::{Scratch, parse_headers},
     read::{member, value},
     template::describe_template,
@@ -26,6 +29,8 @@ pub trait Args: EbpfContext {
     fn get(&self, position: u8) -> u64;
     /// Whether this is a kprobe.
     const PROBE: bool;
+    /// Goes on in the program that digests the payload and sends the event. Returns only when there is none.
+    fn verify(&self);
     /// Which scratch value a program of this kind may use.
     fn level(hop: HopId) -> Level;
 }
@@ -47,6 +52,12 @@ impl Args for ProbeContext {
             4 => e,
             _ => 0,
         }
+    }
+
+    #[inline(always)]
+    fn verify(&self) {
+        // SAFETY: nothing is left to be dropped here.
+        unsafe { VERIFY_PROBE.tail_call(self, 0) };
     }
 
     #[inline(always)]
@@ -72,6 +83,12 @@ impl Args for RawTracePointContext {
             return core::hint::black_box(self.arg(2));
         }
         0
+    }
+
+    #[inline(always)]
+    fn verify(&self) {
+        // SAFETY: nothing is left to be dropped here.
+        unsafe { VERIFY_TRACEPOINT.tail_call(self, 0) };
     }
 
     #[inline(always)]
@@ -148,6 +165,15 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
     let snaplen = filter().snaplen;
     if snaplen != 0 {
         scratch.copy_frame(snaplen);
+    }
+    if filter().verify != 0 {
+        // Whether there is one or not: the record has room for it.
+        *scratch.digest() = Digest::default();
+        scratch.event.flags |= EventFlags::DIGEST;
+        if plan.flags & hop_flags::PAYLOAD != 0 && scratch.found.known != 0 {
+            // Where there is no such program, or the kernel would not have it, the event goes without a digest.
+            args.verify();
+        }
     }
     send(scratch, counters);
 }
@@ -312,8 +338,9 @@ fn describe_context(event: &mut Event, probe: bool) {
     event.flags |= EventFlags::CONTEXT;
 }
 
+/// Sends the event.
 #[inline(always)]
-fn send(scratch: &Scratch, counters: &mut Counters) {
+pub fn send(scratch: &Scratch, counters: &mut Counters) {
     if scratch.event.flags & EventFlags::READ_FAILED != 0 {
         counters.read_failed = counters.read_failed.wrapping_add(1);
     }

@@ -4,6 +4,7 @@ crate::kprobes! {
     __ip_queue_xmit = IpQueueXmit,
     ip6_xmit = Ip6Xmit,
     ip_output = IpOutput,
+    ip_mc_output = IpMcOutput,
     ip6_output = Ip6Output,
     ip_do_fragment = IpDoFragment,
     ip6_fragment = Ip6Fragment,

@@ -4,6 +4,7 @@
 //! - `veth`, `bridge`, `device`, `netfilter`, `ip`, `transport`, `skb`, `end`: the entry points, a line per hop
 //! - `hit`: the way of a hit; `wanted`: the segment and the filter
 //! - `packet`: `sk_buff` and headers, read in bulk; `template`: a packet that has no headers yet
+//! - `payload`: the digest of the payload, in a program of its own that the others end in
 //! - `misses`: what the kernel's probes missed
 //! - `device_of`: devices, their netns and names
 //! - `maps`: what is shared with user space
@@ -24,6 +25,7 @@ mod maps;
 mod misses;
 mod netfilter;
 mod packet;
+mod payload;
 mod read;
 mod skb;
 mod template;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use skbtrace_common::{AddrKey, Counters, DeviceKey, Filter, HOP_COUNT, HopArgs, HopId, Offsets};
 
@@ -62,6 +62,12 @@ pub static PROBES: Array<u64> = Array::with_max_entries(HOP_COUNT as u32, 0);
 #[map]
 pub static MISSES: Array<u64> = Array::with_max_entries(HOP_COUNT as u32, 0);
 
+/// The program that digests payloads, for kprobes and for tracepoints; empty when nobody wants digests.
+#[map]
+pub static VERIFY_PROBE: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+pub static VERIFY_TRACEPOINT: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
 /// How many ids each CPU has given.
 #[map]
 pub static SEQUENCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
@@ -80,7 +86,8 @@ pub static OFFSETS: Offsets = {
 pub static HOPS: [HopArgs; HOP_COUNT] = [HopArgs::UNUSED; HOP_COUNT];
 
 #[unsafe(no_mangle)]
-pub static FILTER: Filter = Filter { host: [0; 16], port: 0, l4_proto: 0, has_host: 0, ethertype: 0, snaplen: 0 };
+pub static FILTER: Filter =
+    Filter { host: [0; 16], port: 0, l4_proto: 0, has_host: 0, ethertype: 0, snaplen: 0, verify: 0 };
 
 /// A member of [`OFFSETS`]: read as volatile, since the compiler must not take the initial value for the final one.
 macro_rules! offset {

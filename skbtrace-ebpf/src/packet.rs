@@ -4,10 +4,11 @@
 //! straight into the event in the scratch value, never kept in registers or on the stack: the verifier forgets what
 //! memory of a map holds, and so the many ways through the headers become one again behind them.
 
-use skbtrace_common::{Bits, Event, EventFlags, Frame, MAX_FRAME, MAX_SKB_SIZE};
+use skbtrace_common::{Bits, Digest, Event, EventFlags, Frame, MAX_FRAME, MAX_SKB_SIZE};
 
 use crate::{
-    maps::offset,
+    maps::{filter, offset},
+    payload::Walk,
     read::{into, member},
 };
 
@@ -21,10 +22,36 @@ const HEADER_READ: u32 = 128;
 pub struct Scratch {
     skb: [u8; MAX_SKB_SIZE],
     headers: [u8; HEADER_ROOM],
+    /// Where the headers were found.
+    pub found: Found,
+    /// Where the payload is being read.
+    pub walk: Walk,
     /// The event in the making.
     pub event: Event,
-    /// The packet's first bytes: they follow the event to the ring.
-    frame: [u8; MAX_FRAME],
+    /// What follows the event to the ring: its digest, if the run wants one, and the packet's first bytes.
+    tail: [u8; size_of::<Digest>() + MAX_FRAME],
+}
+
+/// Where the headers were found, as offsets from the network header; and the payload, from `skb->head`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Found {
+    /// Where the payload begins.
+    pub payload: u32,
+    /// Its bytes by the network header.
+    pub bytes: u32,
+    /// The position of its first byte, as digests count.
+    pub position: u32,
+    /// Where the IP header begins, and its length when it is IPv4.
+    pub l3: u32,
+    /// See `l3`.
+    pub l3_len: u32,
+    /// Where the transport header begins, and its length.
+    pub l4: u32,
+    /// See `l4`.
+    pub l4_len: u32,
+    /// 1 when there is a payload to be found.
+    pub known: u32,
 }
 
 impl Scratch {
@@ -110,9 +137,19 @@ impl Scratch {
             length = MAX_FRAME as u32;
         }
         let address = self.u64(offset!(head)).wrapping_add(u64::from(start));
-        if into(&raw mut self.frame, length, address) {
+        let at = if filter().verify == 0 { 0 } else { size_of::<Digest>() };
+        // SAFETY: the digest's size is within `tail`, and leaves MAX_FRAME bytes.
+        let frame = unsafe { (&raw mut self.tail).cast::<u8>().add(at) };
+        if into(frame, length, address) {
             self.event.caplen = length as u16;
         }
+    }
+
+    /// The digest in the making: there is room for it in every run, and use for it in those that verify.
+    #[inline(always)]
+    pub fn digest(&mut self) -> &mut Digest {
+        // SAFETY: it is within `tail`, which is aligned to 8 by what stands before it, and made of integers.
+        unsafe { &mut *(&raw mut self.tail).cast::<Digest>() }
     }
 
     /// The bytes of the record: the event and what was copied of the packet.
@@ -121,6 +158,9 @@ impl Scratch {
         let mut frame = u64::from(self.event.caplen);
         if frame > MAX_FRAME as u64 {
             frame = MAX_FRAME as u64;
+        }
+        if filter().verify != 0 {
+            frame = frame.wrapping_add(size_of::<Digest>() as u64);
         }
         (&raw const self.event, size_of::<Event>() as u64 + frame)
     }
@@ -173,6 +213,7 @@ impl Scratch {
 /// headers end at its return.
 #[inline(never)]
 pub fn parse_headers(scratch: &mut Scratch) -> u32 {
+    scratch.found.known = 0;
     scratch.event.ethertype = u16::from_be(scratch.u16(offset!(protocol)));
     let mut start = u32::from(scratch.u16(offset!(network_header)));
     if start == 0 {
@@ -205,12 +246,15 @@ pub fn parse_headers(scratch: &mut Scratch) -> u32 {
         scratch.event.saddr = mapped(scratch.header(l3.wrapping_add(12)));
         scratch.event.daddr = mapped(scratch.header(l3.wrapping_add(16)));
         scratch.event.flags |= EventFlags::L3;
-        if scratch.be16(l3.wrapping_add(6)) & 0x1fff != 0 {
-            scratch.event.flags |= EventFlags::FRAGMENT;
-            return 0;
-        }
+        scratch.found.l3 = l3;
+        scratch.found.l3_len = header;
         length = u32::from(scratch.be16(l3.wrapping_add(2))).wrapping_sub(header);
         l4 = l3.wrapping_add(header);
+        let place = u32::from(scratch.be16(l3.wrapping_add(6)) & 0x1fff) << 3;
+        if place != 0 {
+            later_fragment(scratch, start.wrapping_add(l4), length, place);
+            return 0;
+        }
     } else if version == 6 && (ethertype == ETH_P_IPV6 || ethertype == 0) {
         let payload = u32::from(scratch.be16(l3.wrapping_add(4)));
         let next = scratch.byte(l3.wrapping_add(6));
@@ -219,6 +263,8 @@ pub fn parse_headers(scratch: &mut Scratch) -> u32 {
         scratch.event.daddr = scratch.header(l3.wrapping_add(24));
         scratch.event.flags |= EventFlags::L3;
         let first = l3.wrapping_add(40);
+        scratch.found.l3 = l3;
+        scratch.found.l3_len = 0;
         let mut extension = 0;
         scratch.event.l4_proto = next;
         // Hop-by-hop, routing, destination options: one of them is walked, which multicast listener reports need.
@@ -228,8 +274,12 @@ pub fn parse_headers(scratch: &mut Scratch) -> u32 {
         } else if next == 44 {
             scratch.event.l4_proto = scratch.byte(first);
             extension = 8;
-            if scratch.be16(first.wrapping_add(2)) & 0xfff8 != 0 {
-                scratch.event.flags |= EventFlags::FRAGMENT;
+            // The lower half of its identification.
+            scratch.event.ip_id = scratch.be16(first.wrapping_add(6));
+            let place = u32::from(scratch.be16(first.wrapping_add(2)) & 0xfff8);
+            if place != 0 {
+                let at = start.wrapping_add(first).wrapping_add(8);
+                later_fragment(scratch, at, payload.wrapping_sub(8), place);
                 return 0;
             }
         }
@@ -239,7 +289,22 @@ pub fn parse_headers(scratch: &mut Scratch) -> u32 {
         return 0;
     }
     parse_transport(scratch, l4, available, length);
+    scratch.found.payload = start.wrapping_add(l4).wrapping_add(scratch.found.l4_len);
     0
+}
+
+/// A fragment that is not the first: all of it is payload, of which it is a part.
+#[inline(always)]
+fn later_fragment(scratch: &mut Scratch, at: u32, bytes: u32, place: u32) {
+    scratch.event.flags |= EventFlags::FRAGMENT;
+    if bytes <= 0xffff {
+        scratch.event.payload_len = bytes;
+        scratch.found.payload = at;
+        scratch.found.bytes = bytes;
+        scratch.found.position = place;
+        scratch.found.l4_len = 0;
+        scratch.found.known = 1;
+    }
 }
 
 #[inline(always)]
@@ -274,7 +339,14 @@ fn parse_transport(scratch: &mut Scratch, l4: u32, available: u32, length: u32) 
         scratch.event.seq = u32::from(scratch.be16(l4.wrapping_add(6)));
     }
     let payload = length.wrapping_sub(header_length);
-    scratch.event.payload_len = if payload > 0xffff { 0 } else { payload };
+    if payload <= 0xffff {
+        scratch.event.payload_len = payload;
+        scratch.found.bytes = payload;
+        scratch.found.position = if protocol == IPPROTO_TCP { scratch.event.seq } else { header_length };
+        scratch.found.known = 1;
+    }
+    scratch.found.l4 = l4;
+    scratch.found.l4_len = header_length;
 }
 
 /// An IPv4 address, as it is on the wire, as IPv6: `::ffff:a.b.c.d`.

@@ -11,6 +11,7 @@ const IPPROTO_TCP: u8 = 6;
 /// Fills in what the headers will say. A function of its own for the verifier's sake.
 #[inline(never)]
 pub fn describe_template(scratch: &mut Scratch, sock: u64) -> u32 {
+    scratch.found.known = 0;
     if !scratch.read_headers(sock, SOCK_READ) {
         scratch.event.flags |= EventFlags::READ_FAILED;
         return 0;
@@ -30,5 +31,11 @@ pub fn describe_template(scratch: &mut Scratch, sock: u64) -> u32 {
     scratch.event.tcp_flags = scratch.u8(offset!(tcp_cb_flags));
     scratch.event.payload_len = scratch.u32(offset!(len));
     scratch.event.flags |= EventFlags::L3 | EventFlags::L4;
+    scratch.found.payload = (scratch.u64(offset!(data)) as u32).wrapping_sub(scratch.u64(offset!(head)) as u32);
+    scratch.found.bytes = scratch.event.payload_len;
+    scratch.found.position = scratch.event.seq;
+    scratch.found.l4_len = 0;
+    scratch.found.l3_len = 0;
+    scratch.found.known = 1;
     0
 }

@@ -22,3 +22,4 @@ pub mod run;
 pub mod store;
 pub mod topology;
 pub mod trace;
+pub mod verdict;

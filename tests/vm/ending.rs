@@ -143,7 +143,7 @@ fn a_drop_fails_a_check_that_asks_for_drops() {
     // Drop reasons came with 5.17.
     let has_reasons = fs::read_to_string("/sys/kernel/tracing/events/skb/kfree_skb/format").unwrap().contains("reason");
     assert_eq!(dropped.outcome.reason.as_deref(), has_reasons.then_some("NO_SOCKET"));
-    assert_eq!(dropped.names().last(), Some(&"ip_rcv"));
+    assert_eq!(dropped.names().last(), Some(&"ip_local_deliver"));
     assert_eq!(dropped.hops.last().map(|hop| hop.hop.as_str()), Some("kfree_skb"));
 }
 

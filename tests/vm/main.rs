@@ -6,13 +6,18 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests, their helpers included")]
 
+mod branches;
 mod change;
 mod drops;
 mod ending;
 mod filters;
+mod gallery;
 mod host;
+mod napi;
+mod parts;
 mod path;
 mod protocols;
 mod recording;
+mod sockets;
 mod support;
 mod volume;

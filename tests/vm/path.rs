@@ -10,69 +10,40 @@ use crate::support::{
     lab::{CLIENT, Lab, SERVER, device_packets, within},
     machine::{assert_nothing_attached, sh, wait_until},
     model::{Packet, Trace},
+    path::{at, bare, bridged, crossed, ip_received, tcp_sent, veth},
     tracer::{Tracer, run},
     traffic::{PORT, datagrams, lab_exchange, server, tcp_exchange, tcp_segments},
 };
 
-/// The hops from the sender to IP in the receiver's namespace: `s` is one end's number, `r` the other's.
-fn bridge_path(s: u8, r: u8) -> Vec<String> {
-    let path = "\
-        ip_output ns-calmS/calmvethS
-        __dev_queue_xmit ns-calmS/calmvethS
-        veth_xmit ns-calmS/calmvethS → init/calmvethS_peer
-        __dev_forward_skb ns-calmS/calmvethS → init/calmvethS_peer
-        netif_rx_internal init/calmvethS_peer
-        enqueue_to_backlog init/calmvethS_peer
-        br_handle_frame init/calmvethS_peer
-        br_handle_frame_finish init/calmvethS_peer
-        __br_forward init/calmvethS_peer → init/calmvethR_peer
-        br_dev_queue_push_xmit init/calmvethR_peer
-        __dev_queue_xmit init/calmvethR_peer
-        veth_xmit init/calmvethR_peer → ns-calmR/calmvethR
-        __dev_forward_skb init/calmvethR_peer → ns-calmR/calmvethR
-        netif_rx_internal ns-calmR/calmvethR
-        enqueue_to_backlog ns-calmR/calmvethR
-        ip_rcv ns-calmR/calmvethR
-        tcp_v4_rcv ns-calmR/calmvethR";
-    path.lines().map(|line| line.trim().replace('S', &s.to_string()).replace('R', &r.to_string())).collect()
+/// The way of a segment over the bridge, to TCP at its other end.
+fn bridge_path(from: u8, to: u8, flags: &str) -> Vec<String> {
+    [tcp_sent(&veth(from), flags), bridged(from, to), ip_received(&veth(to), &["tcp_v4_rcv"])].concat()
 }
 
-/// The hops from one end of a pair to the other.
-fn pair_path(s: u8, r: u8) -> Vec<String> {
-    let path = "\
-        ip_output ns-calmS/calmvethS
-        __dev_queue_xmit ns-calmS/calmvethS
-        veth_xmit ns-calmS/calmvethS → ns-calmR/calmvethR
-        __dev_forward_skb ns-calmS/calmvethS → ns-calmR/calmvethR
-        netif_rx_internal ns-calmR/calmvethR
-        enqueue_to_backlog ns-calmR/calmvethR
-        ip_rcv ns-calmR/calmvethR
-        tcp_v4_rcv ns-calmR/calmvethR";
-    path.lines().map(|line| line.trim().replace('S', &s.to_string()).replace('R', &r.to_string())).collect()
+/// The same from one end of a pair to the other.
+fn pair_path(from: u8, to: u8, flags: &str) -> Vec<String> {
+    let (from, to) = (veth(from), veth(to));
+    [tcp_sent(&from, flags), crossed(&from, &to), ip_received(&to, &["tcp_v4_rcv"])].concat()
 }
 
 /// What the socket does with a segment: data is queued and read, an end is queued, the rest is used up at once. Data may
 /// also be appended to the segment before it that nobody has read yet: then it is read from there.
-fn to_the_socket(packet: &Packet) -> &'static [&'static str] {
-    match packet.flags() {
-        _ if packet.payload_len > 0 && packet.outcome.how.as_deref() == Some("queued") => &["tcp_queue_rcv"],
+fn to_the_socket(packet: &Packet) -> Vec<String> {
+    bare(match packet.flags() {
+        _ if packet.payload_len > 0 && packet.joined.is_some() => {
+            &["tcp_queue_rcv", "tcp_try_coalesce", "skb_try_coalesce"]
+        }
         _ if packet.payload_len > 0 => &["tcp_queue_rcv", "skb_copy_datagram_iter"],
         "FIN ACK" => &["tcp_queue_rcv"],
         _ => &[],
-    }
+    })
 }
 
 /// Every segment went this way to the socket at its other end, and was delivered.
-fn assert_tcp_paths(trace: &Trace, path: fn(u8, u8) -> Vec<String>) {
+fn assert_tcp_paths(trace: &Trace, path: fn(u8, u8, &str) -> Vec<String>) {
     for packet in trace.of(6) {
-        let mut expected = if packet.goes_to(SERVER.1) { path(2, 1) } else { path(1, 2) };
-        expected.extend(to_the_socket(packet).iter().map(|hop| (*hop).to_owned()));
-        if !fs::exists("/sys/kernel/btf/veth").unwrap() {
-            // Before 5.11 modules have no types: nothing tells veth_xmit's peer, and the hop after it does.
-            for hop in expected.iter_mut().filter(|hop| hop.starts_with("veth_xmit")) {
-                hop.truncate(hop.find(" →").unwrap());
-            }
-        }
+        let (from, to) = if packet.goes_to(SERVER.1) { (2, 1) } else { (1, 2) };
+        let expected = [path(from, to, packet.flags()), to_the_socket(packet)].concat();
         assert_eq!(packet.path(), expected, "{packet:#?}");
         assert_eq!(packet.verdict, "delivered", "{packet:#?}");
         assert!(packet.branches.is_empty(), "{packet:#?}");
@@ -154,7 +125,7 @@ fn a_page_crosses_the_bridge() {
         assert_eq!(data.iter().map(|packet| packet.payload_len).sum::<u64>(), bytes, "every byte, once");
         // What is read first was appended to nothing.
         assert_eq!(data[0].outcome.how.as_deref(), Some("copied"), "{data:#?}");
-        for packet in data.into_iter().filter(|packet| packet.outcome.how.as_deref() != Some("queued")) {
+        for packet in data.into_iter().filter(|packet| packet.joined.is_none()) {
             let process = packet.outcome.process.as_ref().unwrap();
             assert_eq!(process.pid, reader, "{packet:#?}");
             assert_eq!(process.name, if reader == curl { "curl" } else { "python3" });
@@ -162,7 +133,7 @@ fn a_page_crosses_the_bridge() {
             assert_eq!(packet.hop("skb_copy_datagram_iter").process.as_ref(), Some(process));
             assert!(packet.outcome.socket.as_ref().unwrap().starts_with(address));
             // The first segments are sent by the process; a reply may be sent by the ACK that makes room for it.
-            if let Some(process) = &packet.hop("ip_output").process {
+            if let Some(process) = &packet.hops[0].process {
                 assert_eq!(process.pid, sender, "{packet:#?}");
             }
         }
@@ -259,18 +230,11 @@ fn traffic_within_a_namespace_goes_through_lo() {
     assert_eq!(trace.summary.loopback, 11);
     assert_every_byte_is_read(&trace);
     for packet in &trace.packets {
-        let mut expected: Vec<String> = "\
-            ip_output ns-calm1/lo
-            __dev_queue_xmit ns-calm1/lo
-            loopback_xmit ns-calm1/lo
-            netif_rx_internal ns-calm1/lo
-            enqueue_to_backlog ns-calm1/lo
-            ip_rcv ns-calm1/lo
-            tcp_v4_rcv ns-calm1/lo"
-            .lines()
-            .map(|line| line.trim().to_owned())
-            .collect();
-        expected.extend(to_the_socket(packet).iter().map(|hop| (*hop).to_owned()));
+        let lo = "ns-calm1/lo";
+        let through = ["loopback_xmit", "netif_rx_internal", "enqueue_to_backlog", "netif_receive_skb"];
+        let expected =
+            [tcp_sent(lo, packet.flags()), at(lo, &through), ip_received(lo, &["tcp_v4_rcv"]), to_the_socket(packet)]
+                .concat();
         assert_eq!(packet.path(), expected, "{packet:#?}");
         assert_eq!(packet.verdict, "delivered", "{packet:#?}");
     }

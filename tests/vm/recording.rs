@@ -95,7 +95,7 @@ fn assert_wireshark_agrees(file: &str) {
         match item {
             Item::Record(skbtrace::store::Record::Start(start)) => names = Some(start.names),
             Item::Record(_) => {}
-            Item::Event(event, bytes) => {
+            Item::Event(event, _, bytes) => {
                 let interface = match event.ifindex {
                     0 => "(none)".to_owned(),
                     _ => label(&names.as_ref().unwrap().netns(event.netns), &event.dev),

@@ -1,12 +1,14 @@
-//! What the tests have in common: the lab, the tracer as a process, its JSON as types, traffic with a known number of
-//! packets, and a look at what is left behind.
+//! What the tests have in common: the lab, the tracer as a process, its JSON as types, the paths that packets take, traffic
+//! with a known number of packets, and a look at what is left behind.
 
 pub mod iperf;
 pub mod lab;
 pub mod machine;
 pub mod model;
+pub mod path;
 pub mod pcapng;
 pub mod router;
 pub mod tracer;
 pub mod traffic;
 pub mod tshark;
+pub mod xdp;

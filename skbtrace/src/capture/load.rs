@@ -18,7 +18,7 @@ use thiserror::Error;
 use super::{
     attach::{Links, attach_all},
     counters::{HopCounters, add},
-    misses,
+    misses, verify,
 };
 use crate::{
     hops::{Hop, Plan},
@@ -130,6 +130,9 @@ impl Capture {
         }
         let attached = plan.attached().collect();
         misses::load(&mut ebpf);
+        if settings.filter.verify != 0 {
+            verify::load(&mut ebpf)?;
+        }
         let stats = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled");
         let run_counts = stats.is_ok_and(|value| value.trim() != "0");
         Ok(Capture { links: Some(links), ebpf, attached, missed: None, run_counts, watched: Watched::default() })

@@ -1,4 +1,6 @@
-//! `skbtrace lab`: builds, shows and removes a scenario to trace, and sends traffic through it.
+//! `skbtrace lab`: builds, shows and removes a scenario to trace, sends traffic through it, and puts faults into it.
+
+mod fault;
 
 use std::{
     io::{self, Write},
@@ -16,6 +18,7 @@ use crate::lab::{
     firewall::Report,
     traffic::{self, MAX_DATAGRAM, Options, Protocol, record::HEADER},
 };
+use crate::name::printable;
 
 /// Build a scenario to trace, look at it, send traffic through it, remove it
 #[derive(Debug, Args)]
@@ -48,6 +51,9 @@ enum Command {
     /// Every record carries a sequence number and a payload that follows from it, so the receiver names each one that
     /// is lost, doubled, out of order or changed. Ctrl-C ends it with the summary.
     Traffic(TrafficArgs),
+    /// Put a fault of the gallery into the lab, show it, take it back
+    #[command(subcommand)]
+    Fault(fault::Command),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -106,6 +112,7 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
         Command::Status { json } => status(json),
         Command::Down { scenario } => down(scenario),
         Command::Traffic(args) => traffic(&args),
+        Command::Fault(command) => fault::run(command),
     }
 }
 
@@ -139,6 +146,12 @@ fn warn(firewall: &Report) {
 fn up(scenario: Scenario) -> anyhow::Result<ExitCode> {
     let outcome = lab::up(scenario, &*stop_flag()?)?;
     let mut lines = Vec::new();
+    lines.extend(
+        outcome
+            .cleared
+            .iter()
+            .map(|name| format!("the fault {} was in place and has been cleared", printable(name.as_bytes()))),
+    );
     lines.extend(outcome.replaced.map(|replaced| format!("the {replaced} lab was up and has been removed")));
     let repaired = outcome.repaired.iter().filter(|missing| outcome.was_there && !missing.comes_by_itself());
     lines.extend(repaired.map(|missing| format!("repaired: {missing}")));

@@ -55,6 +55,9 @@ pub struct Args {
     /// Replace the recording if it exists
     #[arg(long, requires = "write")]
     force: bool,
+    /// Do not look at payloads: a garbled packet is not found then, and each hop costs less
+    #[arg(long)]
+    no_verify: bool,
     /// Exit with status 3 if there was such a packet
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     fail_on: Vec<Kind>,
@@ -69,6 +72,8 @@ pub struct Args {
 /// A kind of packet that a check must not find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Kind {
+    /// Its payload changed on the way
+    Garbled,
     /// The kernel dropped it
     Dropped,
     /// A part of its path was not seen, or events were lost
@@ -103,6 +108,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let summary = &report.summary;
     let found = fail_on.iter().any(|kind| match kind {
+        Kind::Garbled => summary.garbled > 0,
         Kind::Dropped => summary.dropped > 0,
         Kind::Incomplete => !summary.every_packet_complete(),
     });
@@ -118,7 +124,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 /// From what was typed to what it means.
 fn resolve(args: Args) -> Result<Options> {
-    let mut filter = Filter { port: args.port.unwrap_or(0), ..Filter::default() };
+    let verify = u16::from(!args.no_verify);
+    let mut filter = Filter { port: args.port.unwrap_or(0), verify, ..Filter::default() };
     match args.proto {
         Some(Proto::Ip(number)) => filter.l4_proto = number,
         Some(Proto::Ethertype(number)) => filter.ethertype = number,

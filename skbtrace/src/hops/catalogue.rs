@@ -254,6 +254,13 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
         "IPv4 has routed the packet and sends it: netfilter's POSTROUTING comes next, then the neighbour's address.",
     )
     .on(DeviceAt::Route),
+    Hop::function(
+        HopId::IpMcOutput,
+        Role::Send,
+        2,
+        "IPv4 has routed the packet and sends it to many: a clone comes back to this host, if somebody here listens.",
+    )
+    .on(DeviceAt::Route),
     Hop::function(HopId::Ip6Output, Role::Send, 2, "IPv6 has routed the packet and sends it.").on(DeviceAt::Route),
     Hop::function(
         HopId::IpDoFragment,

@@ -126,6 +126,12 @@ fn args(hop: &Hop, params: Option<&[Param]>) -> HopArgs {
         Role::Copy | Role::Work | Role::Split | Role::Merge => flags |= hop_flags::TRACKED_ONLY,
         _ => {}
     }
+    // Not where it is already known from the hop before, nor where the headers that lead to it are still to come.
+    let template = flags & hop_flags::TEMPLATE != 0;
+    let seen_elsewhere = matches!(hop.role, Role::End | Role::Work | Role::Merge | Role::Output) && !template;
+    if !seen_elsewhere {
+        flags |= hop_flags::PAYLOAD;
+    }
     let tracepoint = hop.probe == Probe::Tracepoint;
     let at = |position: Option<u8>| position.unwrap_or(NO_ARG);
     HopArgs {
@@ -195,7 +201,7 @@ mod tests {
     fn without_types_the_catalogue_is_believed() {
         let veth = args(row(HopId::VethXmit), None);
         assert_eq!((veth.skb, veth.dev_from, veth.dev, veth.dev2_from), (0, Source::ARG, 1, Source::PEER));
-        assert_eq!(args(row(HopId::BrHandleFrame), None).flags, hop_flags::INDIRECT);
+        assert_eq!(args(row(HopId::BrHandleFrame), None).flags, hop_flags::INDIRECT | hop_flags::PAYLOAD);
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
         offset if offset + 16 <= SOCK_READ => Ok(offset),
         _ => Err(LayoutError::NoMember { structure: "sock_common", member }),
     };
+    let frag = frag(host).ok_or(LayoutError::NoMember { structure: "skb_frag", member: "(its members)" })?;
     let running_probe = host.symbols.data("current_kprobe").zip(host.symbols.data("kprobe_instance"));
     let (per_cpu_offset, preempt_count) = preempt_count(host).unwrap_or((0, 0));
     Ok(Offsets {
@@ -50,6 +51,8 @@ pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
         len: skb("len")?,
         data_len: skb("data_len")?,
         head: skb("head")?,
+        data: skb("data")?,
+        next: skb("next")?,
         tail: skb("tail")?,
         end: skb("end")?,
         network_header: skb("network_header")?,
@@ -66,6 +69,14 @@ pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
         gso_size: must("skb_shared_info", "gso_size")?,
         gso_segs: must("skb_shared_info", "gso_segs")?,
         gso_type: must("skb_shared_info", "gso_type")?,
+        nr_frags: must("skb_shared_info", "nr_frags")?,
+        frags: must("skb_shared_info", "frags")?,
+        frag_list: must("skb_shared_info", "frag_list")?,
+        frag_size: frag.size,
+        frag_page: frag.page,
+        frag_len: frag.len,
+        frag_offset: frag.offset,
+        page_size: btf.size("page", None).ok_or(LayoutError::NoMember { structure: "page", member: "(its size)" })?,
         dst_dev: must("dst_entry", "dev")?,
         dev_name: must("net_device", "name")?,
         dev_ifindex: must("net_device", "ifindex")?,
@@ -90,11 +101,33 @@ pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
         nf_out: btf.member("nf_hook_state", "out", None).unwrap_or(Offsets::ABSENT),
         probe_missed: btf.member("kprobe", "nmissed", None).unwrap_or(Offsets::ABSENT),
         per_cpu_offset,
+        vmemmap_base: host.symbols.data("vmemmap_base").unwrap_or(0),
+        page_offset_base: host.symbols.data("page_offset_base").unwrap_or(0),
         preempt_count,
         // Both or none; and of no use without the per-CPU areas.
         current_kprobe: if per_cpu_offset == 0 { 0 } else { running_probe.map_or(0, |(current, _)| current) },
         kprobe_instance: running_probe.map_or(0, |(_, instance)| instance),
     })
+}
+
+/// An element of `skb_shared_info.frags`.
+struct Frag {
+    size: u32,
+    page: u32,
+    len: u32,
+    offset: u32,
+}
+
+/// It is a structure of its own from 6.9 on (include/linux/skbuff.h), and a `bio_vec` before.
+fn frag(host: &Host) -> Option<Frag> {
+    let [(structure, page, len, offset), older] =
+        [("skb_frag", "netmem", "len", "offset"), ("bio_vec", "bv_page", "bv_len", "bv_offset")];
+    let of = |(structure, page, len, offset): (&str, &str, &str, &str)| {
+        let member = |member: &str| host.btf.member(structure, member, None);
+        let size = host.btf.size(structure, None)?;
+        Some(Frag { size, page: member(page)?, len: member(len)?, offset: member(offset)? })
+    };
+    of((structure, page, len, offset)).or_else(|| of(older))
 }
 
 /// From a veth's `net_device` to the pointer to its peer. The private area follows the structure, aligned to

@@ -36,7 +36,15 @@ pub struct Symbols {
 }
 
 /// The data symbols that anything here asks for.
-const DATA: [&str; 5] = ["__per_cpu_offset", "__preempt_count", "pcpu_hot", "current_kprobe", "kprobe_instance"];
+const DATA: [&str; 7] = [
+    "__per_cpu_offset",
+    "__preempt_count",
+    "pcpu_hot",
+    "current_kprobe",
+    "kprobe_instance",
+    "vmemmap_base",
+    "page_offset_base",
+];
 
 impl Symbols {
     /// Reads /proc/kallsyms.

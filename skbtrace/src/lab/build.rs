@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    BRIDGE_MAC, End, Error, Layout, Missing, Namespace, Observed, Place, Scenario, foreign,
+    BRIDGE_MAC, End, Error, Layout, Missing, Namespace, Observed, Place, Scenario, fault, foreign,
     link::Session,
     missing,
     netns::{self, Found},
@@ -32,6 +32,8 @@ pub struct Outcome {
     pub was_there: bool,
     /// What was missing and is there now.
     pub repaired: Vec<Missing>,
+    /// The faults that were in place and were taken back first.
+    pub cleared: Vec<String>,
 }
 
 /// What [`down`] did.
@@ -61,6 +63,10 @@ pub fn up(wanted: Scenario, cancel: &AtomicBool) -> Result<Outcome, Error> {
         return Err(Error::Foreign { what, how: how.join("; ") });
     }
     let found = scenario(&observed);
+    let cleared = clear_faults(&observed, fault::Lab::Stays)?;
+    if !cleared.is_empty() {
+        observed = observe()?;
+    }
     let mut replaced = None;
     // Marked things without a scenario are what a killed run left in its first instant: not worth repairing.
     if found != Some(wanted) && !observed.is_empty() {
@@ -71,7 +77,7 @@ pub fn up(wanted: Scenario, cancel: &AtomicBool) -> Result<Outcome, Error> {
     let was_there = found == Some(wanted);
     let repaired: Vec<_> = missing(layout, &observed);
     match repair(layout, &observed, &repaired, cancel) {
-        Ok(()) => Ok(Outcome { replaced, was_there, repaired }),
+        Ok(()) => Ok(Outcome { replaced, was_there, repaired, cleared }),
         Err(cause) if was_there => Err(Error::Incomplete { cause: cause.into() }),
         Err(cause) => Err(match observe().and_then(|observed| remove_all(&observed)) {
             Ok(()) => Error::Undone { cause: cause.into() },
@@ -97,7 +103,7 @@ pub fn down(only: Option<Scenario>) -> Result<Removed, Error> {
 }
 
 /// One process at a time. The lock is on the directory of the names, which outlives any lab, so no lock file stays.
-fn lock(cancel: &AtomicBool) -> Result<File, Error> {
+pub(super) fn lock(cancel: &AtomicBool) -> Result<File, Error> {
     let directory = netns::open_directory()?;
     let start = Instant::now();
     loop {
@@ -176,8 +182,28 @@ fn add_pair(pair: &[End; 2], observed: &Observed) -> Result<(), Error> {
     session(pair[0].place)?.add_pair(pair, second.as_fd())
 }
 
-/// Devices first: a namespace lives on without its name while a process is in it, and so would its devices.
+/// What a fault has changed outside the lab does not go with it.
+fn clear_faults(observed: &Observed, lab: fault::Lab) -> Result<Vec<String>, Error> {
+    match fault::clear_observed(observed, lab) {
+        Ok(cleared) => Ok(cleared.into_iter().map(|one| one.name).collect()),
+        Err(fault::Error::Lab(error)) => Err(error),
+        Err(error) => Err(Error::FaultStays { why: error.to_string() }),
+    }
+}
+
+/// Waits until what comes by itself has come.
+pub(super) fn settle(layout: &'static Layout) -> Result<(), Error> {
+    let start = Instant::now();
+    while missing(layout, &observe()?).iter().any(Missing::comes_by_itself) && start.elapsed() < SETTLE {
+        thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Faults first; what cannot be taken back is tried again at the end, for most of it goes with the lab. Then devices: a
+/// namespace lives on without its name while a process is in it, and so would its devices.
 fn remove_all(observed: &Observed) -> Result<(), Error> {
+    let cleared = clear_faults(observed, fault::Lab::Stays);
     for (place, device) in observed.ours() {
         session(place)?.delete(device.index, &device.name)?;
     }
@@ -185,6 +211,9 @@ fn remove_all(observed: &Observed) -> Result<(), Error> {
         if matches!(found, Namespace::Ours(_) | Namespace::Leftover) {
             netns::remove(name)?;
         }
+    }
+    if cleared.is_err() {
+        clear_faults(observed, fault::Lab::IsGone)?;
     }
     Ok(())
 }

@@ -7,9 +7,11 @@
 //!
 //! Nothing is recorded in a file that could go stale: what the lab made carries a mark in the kernel itself. A device
 //! is born with a lab MAC address ([`MAC_PREFIX`]) and gets the alias `skbtrace lab SCENARIO`; a namespace gets the
-//! alias on its `lo` before it gets its name. Things with the same names but no mark are never touched.
+//! alias on its `lo` before it gets its name. Things with the same names but no mark are never touched. Faults that
+//! are in place are named in an alias too.
 
 mod build;
+pub mod fault;
 pub mod firewall;
 mod link;
 pub mod netns;
@@ -193,7 +195,7 @@ pub enum Error {
         how: String,
     },
     /// Another process is changing the lab.
-    #[error("another `skbtrace lab up` or `down` has been running for {0} s: wait for it or end it")]
+    #[error("another `skbtrace lab up`, `down` or `fault` has been running for {0} s: wait for it or end it")]
     Busy(u64),
     /// The kernel has no such kind of device.
     #[error("this kernel makes no {kind} devices, and `modprobe {kind}` did not help ({why}): {advice}")]
@@ -242,6 +244,12 @@ pub enum Error {
         namespace: String,
         /// The option that gives the address.
         option: &'static str,
+    },
+    /// A fault that is in place could not be taken back.
+    #[error("a fault is in place and could not be taken back: {why}")]
+    FaultStays {
+        /// What stays, and why.
+        why: String,
     },
     /// A signal asked to stop.
     #[error("interrupted")]

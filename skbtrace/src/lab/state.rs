@@ -46,7 +46,8 @@ impl Device {
     }
 
     fn scenario(&self) -> Option<Scenario> {
-        let name = self.alias.as_deref()?.strip_prefix(MARK)?.trim();
+        // What follows the name speaks of faults.
+        let name = self.alias.as_deref()?.strip_prefix(MARK)?.split(';').next()?.trim();
         LAYOUTS.iter().map(|layout| layout.scenario).find(|scenario| scenario.name() == name)
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     DEVICES, Device, End, Missing, NAMESPACES, Observed, Place, Scenario,
+    fault::mark,
     firewall::{self, Report},
     missing, scenario,
     state::{at, paired},
@@ -20,6 +21,8 @@ pub struct Status {
     /// What it lacks.
     #[serde(serialize_with = "as_text")]
     pub missing: Vec<Missing>,
+    /// The faults that are in place.
+    pub faults: Vec<String>,
     /// What was seen under the lab's names.
     pub observed: Observed,
     /// The firewall, when the scenario has a bridge.
@@ -38,7 +41,8 @@ impl Status {
         let layout = scenario.map(Scenario::layout);
         let missing = layout.map(|layout| missing(layout, &observed)).unwrap_or_default();
         let firewall = layout.and_then(|layout| layout.bridge).map(firewall::check).unwrap_or_default();
-        Self { scenario, missing, observed, firewall }
+        let faults = mark::in_place(&observed).into_iter().map(|fault| fault.name).collect();
+        Self { scenario, missing, faults, observed, firewall }
     }
 
     /// Whether a scenario is up and lacks nothing.
@@ -62,6 +66,10 @@ impl Status {
         let devices = self.observed.ours().map(|(place, device)| self.device(place, device));
         lines.extend(devices);
         lines.extend(self.missing.iter().map(|missing| format!("missing: {missing}")));
+        lines.extend(self.faults.iter().map(|fault| {
+            let fault = printable(fault.as_bytes());
+            format!("fault in place: {fault}; `skbtrace lab fault clear` takes it back")
+        }));
         lines
     }
 

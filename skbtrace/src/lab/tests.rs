@@ -75,7 +75,7 @@ fn each_scenario_comes_up_whole_and_goes_without_a_trace() {
             let ports = ["calmbr", "calmveth1_peer", "calmveth2_peer"];
             assert_eq!(devices_here(), if scenario == Scenario::Bridge { ports.as_slice() } else { &[] });
             let again = up(scenario, &GO).unwrap();
-            assert_eq!(again, Outcome { replaced: None, was_there: true, repaired: Vec::new() });
+            assert_eq!(again, Outcome { replaced: None, was_there: true, repaired: Vec::new(), cleared: Vec::new() });
             assert_eq!(down(Some(scenario)).unwrap(), Removed::Lab(Some(scenario)));
             assert!(gone());
             assert_eq!(down(None).unwrap(), Removed::Nothing);

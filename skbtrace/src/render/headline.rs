@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 
 use skbtrace_common::{Event, HopId};
 
+use super::payload::garbled;
 use super::{Names, duration, place, reason_name};
 use crate::name::printable;
 use crate::trace::{Cause, Flow, How, Icmp, Outcome, Packet, Process, Queue, Stage, tcp_flag};
+use crate::verdict::{Payload, payload};
 
 /// What a piece of text means; the colours follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +158,11 @@ pub(super) fn status(packet: &Packet, names: &dyn Names) -> String {
 pub fn finding(packet: &Packet, names: &dyn Names) -> String {
     let (status, words) = (status(packet, names), last_words(packet, names));
     let number = packet.number.map_or_else(String::new, |number| format!("#{number} "));
-    let mut line = format!("{number}{}: {status}", headline(packet));
+    let mut line = format!("{number}{}: ", headline(packet));
+    if let Payload::Garbled(change) = payload(packet) {
+        let _ = write!(line, "{}; ", garbled(&change));
+    }
+    line.push_str(&status);
     if !words.is_empty() && words != status {
         let _ = write!(line, "; {words}");
     }

@@ -15,9 +15,10 @@ use super::row::{device_name, ip_summed};
 use super::{Names, place, reason_name};
 use crate::name::printable;
 use crate::trace::{self, Cause, Outcome, Step};
+use crate::verdict::{self, Place, payload};
 use line::{
-    Branch, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Pair, Part, Process, Summary, Tcp,
-    Times,
+    Branch, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Pair, Part, Payload, Process,
+    Site, Summary, Tcp, Times,
 };
 
 /// Version of the format: it rises when a field changes its meaning or goes, not when one is added.
@@ -80,6 +81,7 @@ impl Json {
             waiting: summary.waiting,
             incomplete: summary.incomplete,
             elsewhere: summary.elsewhere,
+            garbled: summary.garbled,
             branches: summary.branches,
             retransmissions: summary.retransmissions,
             loopback: summary.loopback,
@@ -118,6 +120,7 @@ fn packet_of(packet: &trace::Packet, names: &dyn Names) -> Packet {
             relative_seq: tcp.relative_seq,
         }),
         payload_len: packet.payload_len,
+        payload: payload_of(&payload(packet)),
         retransmission: packet.retransmission,
         verdict: status(packet.verdict()),
         joined: packet.joined.map(|id| format!("{id:#x}")),
@@ -131,6 +134,23 @@ fn packet_of(packet: &trace::Packet, names: &dyn Names) -> Packet {
         branches: branches
             .map(|branch| Branch { after: branch.after, packet: packet_of(&branch.packet, names) })
             .collect(),
+    }
+}
+
+fn payload_of(payload: &verdict::Payload) -> Option<Payload> {
+    let site =
+        |site: &verdict::Site| Site { packet: format!("{:#x}", site.packet), hop: site.hop.name(), step: site.step };
+    match payload {
+        verdict::Payload::Unverified => None,
+        verdict::Payload::Same { hops } => Some(Payload::Same { hops: *hops }),
+        verdict::Payload::Garbled(change) => {
+            let (offset, difference, to) = match change.place {
+                Some(Place::Byte { offset, difference }) => (Some(offset), Some(difference), Some(offset + 1)),
+                Some(Place::Range { from, to }) => (Some(from), None, Some(to)),
+                None => (None, None, None),
+            };
+            Some(Payload::Garbled { before: site(&change.before), after: site(&change.after), offset, to, difference })
+        }
     }
 }
 

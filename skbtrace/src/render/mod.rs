@@ -11,6 +11,7 @@
 mod headline;
 mod json;
 mod latency;
+mod payload;
 mod row;
 #[cfg(test)]
 mod tests;

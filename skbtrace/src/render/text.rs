@@ -12,10 +12,12 @@ use skbtrace_common::HopId;
 
 use super::headline::{Tone, counted, headline, last_words, status, tone};
 use super::latency::table;
+use super::payload::{garbled, mark, same};
 use super::row::{Place, Row, row};
 use super::{Names, reason_name};
 use crate::hops::{Role, hop};
 use crate::trace::{Losses, Packet, Step, Summary, through_loopback};
+use crate::verdict::{Change, Payload, payload};
 
 /// How the text is to look.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,8 +56,18 @@ impl Text {
     pub fn packet(&mut self, out: &mut dyn io::Write, packet: &Packet, names: &dyn Names) -> io::Result<()> {
         let Some(number) = packet.number else { return Ok(()) };
         let verdict = self.paint(tone(packet.verdict()), &status(packet, names));
-        let mut text = format!("{:<3} {}    {verdict}\n", format!("#{number}"), headline(packet));
-        self.rows(&mut text, packet, None, 4, names);
+        let mut text = format!("{:<3} {}    ", format!("#{number}"), headline(packet));
+        let payload = payload(packet);
+        let change = if let Payload::Garbled(change) = &payload { Some(change) } else { None };
+        if let Some(change) = change {
+            let _ = write!(text, "{}; ", self.paint(Tone::Bad, &garbled(change)));
+        }
+        text.push_str(&verdict);
+        if let Some(same) = same(&payload) {
+            let _ = write!(text, "    {same}");
+        }
+        text.push('\n');
+        self.rows(&mut text, packet, None, 4, change, names);
         if through_loopback(packet) && !self.loopback_told {
             self.loopback_told = true;
             text.push_str(LOOPBACK);
@@ -132,6 +144,9 @@ impl Text {
             })
             .collect();
         let mut parts = vec![format!("{}: {}", counted(summary.packets, "packet"), columns.join(", "))];
+        if summary.garbled > 0 {
+            parts.insert(0, self.paint(Tone::Bad, &format!("{} garbled", counted(summary.garbled, "packet"))));
+        }
         parts.extend(losses(&summary.losses));
         if summary.late_events > 0 {
             parts.push(format!("{} came after their packet was given up", counted(summary.late_events, "event")));
@@ -145,7 +160,15 @@ impl Text {
     }
 
     /// The rows of a packet and of its branches. `source` is the step that it was cloned at.
-    fn rows(&mut self, text: &mut String, packet: &Packet, source: Option<&Step>, indent: usize, names: &dyn Names) {
+    fn rows(
+        &mut self,
+        text: &mut String,
+        packet: &Packet,
+        source: Option<&Step>,
+        indent: usize,
+        change: Option<&Change>,
+        names: &dyn Names,
+    ) {
         let mut at = Place::default();
         let mut before = None;
         for step in &packet.steps {
@@ -157,8 +180,11 @@ impl Text {
             if step.role() != Role::End {
                 let since_source = |source: &Step| step.event.time_ns.saturating_sub(source.event.time_ns);
                 let since_ns = before.map_or_else(|| source.map(since_source), |_| Some(step.delta_ns));
-                let row = row(before.or(source), step, since_ns, &mut at, names);
-                self.write_row(text, &row, indent, Tone::Plain);
+                let mut row = row(before.or(source), step, since_ns, &mut at, names);
+                let here = (packet.id, step.event.step);
+                let change = change.filter(|change| (change.after.packet, change.after.step) == here);
+                row.remarks.extend(change.map(|change| self.paint(Tone::Bad, &mark(change))));
+                self.write_row(text, &row, indent, change.map_or(Tone::Plain, |_| Tone::Bad));
                 self.explain(text, step.hop, indent);
             }
             before = Some(step);
@@ -174,7 +200,7 @@ impl Text {
             let name = source.map_or("its beginning", |step| step.hop.name());
             let verdict = self.paint(tone(branch.packet.verdict()), &status(&branch.packet, names));
             let _ = writeln!(text, "{:indent$}└ branch after {name}: {verdict}", "");
-            self.rows(text, &branch.packet, source, indent + 2, names);
+            self.rows(text, &branch.packet, source, indent + 2, change, names);
         }
     }
 

@@ -244,11 +244,11 @@ impl Run {
         let mut findings = Vec::new();
         let count = ring.drain(BATCH, |bytes| {
             *read += 1;
-            let (event, frame) = decode(bytes).map_err(|error| Why::Failed(error.to_string()))?;
+            let (event, digest, frame) = decode(bytes).map_err(|error| Why::Failed(error.to_string()))?;
             findings.clear();
-            let printed = session.event(&event, names, recording.is_on().then_some(&mut findings));
+            let printed = session.event(&event, &digest, names, recording.is_on().then_some(&mut findings));
             // Recorded also when nobody reads what is printed.
-            recording.write(|recorder| recorder.event(&event, frame, &findings, session.stitcher(), names))?;
+            recording.write(|recorder| recorder.event(&event, &digest, frame, &findings, session.stitcher(), names))?;
             let count = printed.map_err(Why::from_write)?;
             if let Some(left) = left {
                 *left = left.saturating_sub(count);

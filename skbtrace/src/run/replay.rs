@@ -157,9 +157,9 @@ impl Replay {
             return Err(Stop::Complaint("it goes on after its end".to_owned()));
         }
         match item {
-            Item::Event(event, _) => {
+            Item::Event(event, digest, _) => {
                 state.now_ns = state.now_ns.max(event.time_ns);
-                state.session.event(&event, &state.names, None)?;
+                state.session.event(&event, &digest, &state.names, None)?;
             }
             Item::Record(Record::Names(table)) => state.names.table = table,
             Item::Record(Record::Symbol { address, name }) => drop(state.names.symbols.insert(address, name)),

@@ -3,25 +3,27 @@
 
 use std::io;
 
-use skbtrace_common::Event;
+use skbtrace_common::{Digest, Event};
 
 use super::output::Output;
 use crate::{
     render::{Names, finding},
-    trace::{HopBooks, Losses, StitchOptions, Stitcher, Summary},
+    trace::{HopBooks, Losses, Packet, StitchOptions, Stitcher, Summary},
+    verdict::{Payload, payload},
 };
 
 /// The stitcher and the output that its packets go to.
 pub struct Session {
     stitcher: Stitcher,
     output: Output,
+    garbled: u64,
 }
 
 impl Session {
     /// Begins.
     #[must_use]
     pub fn new(options: StitchOptions, output: Output) -> Session {
-        Session { stitcher: Stitcher::new(options), output }
+        Session { stitcher: Stitcher::new(options), output, garbled: 0 }
     }
 
     /// Takes an event, prints the packets that it completes, and returns how many of them have a number. What became of
@@ -29,13 +31,15 @@ impl Session {
     pub fn event(
         &mut self,
         event: &Event,
+        digest: &Digest,
         names: &dyn Names,
         mut findings: Option<&mut Vec<String>>,
     ) -> io::Result<u64> {
-        let Session { stitcher, output } = self;
+        let Session { stitcher, output, garbled } = self;
         let (mut outcome, mut count) = (Ok(()), 0);
-        stitcher.push(event, &mut |packet| {
+        stitcher.push_verified(event, digest, &mut |packet| {
             count += u64::from(packet.number.is_some());
+            *garbled += u64::from(is_garbled(&packet));
             if let Some(findings) = &mut findings {
                 findings.push(finding(&packet, names));
             }
@@ -50,9 +54,10 @@ impl Session {
     pub fn tick(&mut self, now_ns: u64, losses: Losses, names: &dyn Names) -> io::Result<()> {
         self.output.losses(&losses);
         self.stitcher.set_losses(losses);
-        let Session { stitcher, output } = self;
+        let Session { stitcher, output, garbled } = self;
         let mut outcome = Ok(());
         stitcher.tick(now_ns, &mut |packet| {
+            *garbled += u64::from(is_garbled(&packet));
             if outcome.is_ok() {
                 outcome = output.packet(&packet, names);
             }
@@ -72,9 +77,10 @@ impl Session {
 
     /// Prints the packets that are under way.
     pub fn finish(&mut self, now_ns: u64, names: &dyn Names) -> io::Result<()> {
-        let Session { stitcher, output } = self;
+        let Session { stitcher, output, garbled } = self;
         let mut outcome = Ok(());
         stitcher.finish(now_ns, &mut |packet| {
+            *garbled += u64::from(is_garbled(&packet));
             if outcome.is_ok() {
                 outcome = output.packet(&packet, names);
             }
@@ -84,13 +90,14 @@ impl Session {
 
     /// Prints the books.
     pub fn books(&mut self, names: &dyn Names) -> io::Result<()> {
-        self.output.summary(self.stitcher.summary(), names)
+        let summary = self.summary();
+        self.output.summary(&summary, names)
     }
 
     /// The books.
     #[must_use]
-    pub fn summary(&self) -> &Summary {
-        self.stitcher.summary()
+    pub fn summary(&self) -> Summary {
+        Summary { garbled: self.garbled, ..self.stitcher.summary().clone() }
     }
 
     /// The stitcher.
@@ -103,4 +110,9 @@ impl Session {
     pub fn output(&mut self) -> &mut Output {
         &mut self.output
     }
+}
+
+/// Whether it is a packet of the output whose payload changed.
+fn is_garbled(packet: &Packet) -> bool {
+    packet.number.is_some() && matches!(payload(packet), Payload::Garbled(_))
 }

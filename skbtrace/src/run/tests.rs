@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::{Format, Look, Output, Replay, Replayed, session::Session};
 use crate::render::Names;
 use crate::store::props::seen;
-use crate::store::testkit::{Memory, Seen, names, start, traffic};
+use crate::store::testkit::{Memory, Seen, digest_of, names, start, traffic};
 use crate::store::{End, NameTable, RecordedNames, Recorder, Start};
 use crate::trace::Losses;
 
@@ -82,8 +82,10 @@ impl<N: Names> Live<N> {
     fn events(&mut self, seen: &[Seen]) {
         for (event, bytes) in seen {
             let mut findings = Vec::new();
-            self.session.event(event, &self.names, Some(&mut findings)).unwrap();
-            self.record(|recorder, session, names| recorder.event(event, bytes, &findings, session.stitcher(), names));
+            self.session.event(event, &digest_of(event), &self.names, Some(&mut findings)).unwrap();
+            self.record(|recorder, session, names| {
+                recorder.event(event, &digest_of(event), bytes, &findings, session.stitcher(), names)
+            });
         }
     }
 
@@ -197,7 +199,7 @@ fn a_part_can_be_shown_by_itself() {
     // But for its number and what counts from the beginning, a packet that is all in this part is as it was.
     let packets = |text: &str| -> Vec<String> {
         let packets = text.split("\n\n").filter(|packet| packet.contains("UDP") && packet.contains("DROPPED"));
-        packets.filter_map(|packet| Some(packet.split_once(' ')?.1.to_owned())).collect()
+        packets.filter_map(|packet| Some(packet.split_once(" UDP ")?.1.to_owned())).collect()
     };
     let (whole, part) = (packets(&live), packets(&shown));
     assert!(part.len() > 1 && part.len() < whole.len());
@@ -310,7 +312,7 @@ proptest! {
         let mut recorder = Recorder::new(memory.clone(), hostile, None).unwrap();
         let stitcher = crate::trace::Stitcher::new(crate::trace::StitchOptions::default());
         for (event, bytes) in &seen {
-            recorder.event(event, bytes, std::slice::from_ref(&text), &stitcher, &names()).unwrap();
+            recorder.event(event, &digest_of(event), bytes, std::slice::from_ref(&text), &stitcher, &names()).unwrap();
         }
         recorder.tick(number, losses).unwrap();
         recorder.end(End { now_ns: number, losses, finished: true, why: text.clone(), ..End::default() }).unwrap();

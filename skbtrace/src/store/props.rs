@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
-use skbtrace_common::{Event, HopId};
+use skbtrace_common::{Event, EventFlags, HopId};
 
 use super::testkit::{Seen, recorded, traffic};
 use super::tests::{blocks, read};
@@ -207,6 +207,7 @@ fn fuzz_reader() {
             let (events, ..) = read(&file);
             assert!(events.iter().all(|(event, bytes)| usize::from(event.caplen) == bytes.len()));
             for (event, bytes) in events {
+                let event = Event { flags: event.flags & !EventFlags::DIGEST, ..event };
                 assert!(decode(&[&crate::trace::encode(&event)[..], &bytes].concat()).is_ok());
             }
             count += 1;

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::io::{self, BufReader, Read};
 
 use serde::Deserialize;
-use skbtrace_common::{Event, HopId};
+use skbtrace_common::{Digest, Event, HopId};
 
 use super::meta::{FORMAT, Record, Start};
 use super::pcapng::{
@@ -14,7 +14,10 @@ use super::pcapng::{
 };
 use super::{EVENT_TAG, RECORD_TAG};
 use crate::name::{printable, still_printable};
-use crate::trace::{EVENT_SIZE, decode};
+use crate::trace::{DIGEST_SIZE, EVENT_SIZE, decode};
+
+/// An event and the digest of its payload.
+const WITH_DIGEST: usize = EVENT_SIZE + DIGEST_SIZE;
 
 /// Why a recording cannot be read, or not further.
 #[derive(Debug, thiserror::Error)]
@@ -56,9 +59,13 @@ pub enum ReadError {
 
 /// What comes next in a recording.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are events, and a box for each would cost more than its size"
+)]
 pub enum Item<'a> {
-    /// An event, and the packet's bytes.
-    Event(Event, &'a [u8]),
+    /// An event, the digest of its payload, and the packet's bytes.
+    Event(Event, Digest, &'a [u8]),
     /// Anything else.
     Record(Record),
 }
@@ -290,11 +297,11 @@ impl<R: Read> Reader<R> {
         let Some(event) = found.find_map(|(_, value)| value.strip_prefix(&mark[..])) else {
             return Err(self.content("the packet has no event".to_owned()));
         };
-        let (event, bytes) = self.event(event, parts.frame)?;
-        Ok(Item::Event(event, bytes))
+        let (event, digest, bytes) = self.event(event, parts.frame)?;
+        Ok(Item::Event(event, digest, bytes))
     }
 
-    fn event<'a>(&self, event: &[u8], frame: &'a [u8]) -> Result<(Event, &'a [u8]), ReadError> {
+    fn event<'a>(&self, event: &[u8], frame: &'a [u8]) -> Result<(Event, Digest, &'a [u8]), ReadError> {
         let mut record = event.to_vec();
         // A number of this file stands for a hop that may have another number here.
         let at = std::mem::offset_of!(Event, hop);
@@ -309,12 +316,15 @@ impl<R: Read> Reader<R> {
         let at = std::mem::offset_of!(Event, caplen);
         let caplen = record.get(at..at + 2).map_or(0, |field| usize::from(u16::from_ne_bytes([field[0], field[1]])));
         let bytes = frame.len().checked_sub(caplen).and_then(|front| frame.get(front..));
-        let Some(bytes) = bytes.filter(|_| record.len() == EVENT_SIZE) else {
+        let Some(bytes) = bytes.filter(|_| matches!(record.len(), EVENT_SIZE | WITH_DIGEST)) else {
             return Err(self.content("the event and the packet's bytes do not match".to_owned()));
         };
         record.extend_from_slice(bytes);
-        let (event, _) = decode(&record).map_err(|error| self.content(error.to_string()))?;
-        Ok((event, bytes))
+        let (event, digest, rest) = decode(&record).map_err(|error| self.content(error.to_string()))?;
+        if rest.len() != bytes.len() {
+            return Err(self.content("the event and its digest do not match".to_owned()));
+        }
+        Ok((event, digest, bytes))
     }
 
     fn content(&self, what: String) -> ReadError {

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::io::{self, Write};
 
-use skbtrace_common::Event;
+use skbtrace_common::{Digest, Event};
 
 use super::meta::{End, NameTable, Record, Start};
 use super::writer::Writer;
@@ -61,6 +61,7 @@ impl<P: Parts> Recorder<P> {
     pub fn event(
         &mut self,
         event: &Event,
+        digest: &Digest,
         bytes: &[u8],
         findings: &[String],
         stitcher: &Stitcher,
@@ -73,7 +74,7 @@ impl<P: Parts> Recorder<P> {
             self.start.symbols.insert(event.location, name.clone());
             self.writer.record(&Record::Symbol { address: event.location, name })?;
         }
-        self.writer.event(event, bytes, findings)?;
+        self.writer.event(event, digest, bytes, findings)?;
         // After the event, so that what is said of the packets under way is true of the files.
         match self.limit {
             Some(limit) if self.writer.length() >= limit => self.rotate(stitcher),

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use skbtrace_common::{Event, HopId};
 
-use super::testkit::{Seen, recorded, start, traffic, with_bytes};
+use super::testkit::{Seen, digest_of, recorded, start, traffic, with_bytes};
 use super::{Item, ReadError, Reader, Record, Start, Writer};
 use crate::trace::Lab;
 
@@ -15,7 +15,7 @@ pub(super) fn read(bytes: &[u8]) -> (Vec<Seen>, Vec<Record>, Option<ReadError>) 
     let (mut events, mut records) = (Vec::new(), Vec::new());
     loop {
         match reader.next_item() {
-            Ok(Some(Item::Event(event, bytes))) => events.push((event, bytes.to_vec())),
+            Ok(Some(Item::Event(event, _, bytes))) => events.push((event, bytes.to_vec())),
             Ok(Some(Item::Record(record))) => records.push(record),
             Ok(None) => return (events, records, None),
             Err(error) => {
@@ -50,6 +50,21 @@ fn the_layout_of_an_event_is_that_of_this_format() {
     // SAFETY: an Event is made of integers only: every bit pattern is one.
     let event = unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() };
     insta::assert_snapshot!(format!("{:#010x}", crc32fast::hash(format!("{event:?}").as_bytes())), @"0xa39c06fd");
+}
+
+#[test]
+fn digests_come_back_as_they_were() {
+    let seen = traffic(3);
+    let file = recorded(&seen);
+    let mut reader = Reader::new(&file[..]);
+    let mut count = 0;
+    while let Some(item) = reader.next_item().unwrap() {
+        if let Item::Event(event, digest, _) = item {
+            assert_eq!(digest, digest_of(&event));
+            count += u32::from(digest.state == 3);
+        }
+    }
+    assert!(count > 20, "{count} events have a digest");
 }
 
 #[test]
@@ -88,8 +103,8 @@ fn a_small_file_block_by_block() {
     0x1 120: ns-calm2/calmveth2 | ifindex 2 in network namespace 4026532002
     0x6 432: __dev_forward_skb → calmveth2_peer (packet 0x1, step 3) | calmveth2_peer
     0x1 116: calmveth2_peer | ifindex 12 in network namespace 4026531840
-    0x6 428: xxxxxxxxxxxxxxxxxxxx | netif_rx_internal (packet 0x1, step 4) | calmveth2_peer
-    0x6 440: xxxxxxxxxxxxxxxxxxxx | __br_forward → calmveth1_peer (packet 0x1, step 8) | calmveth2_peer | calmveth1_peer
+    0x6 524: xxxxxxxxxxxxxxxxxxxx | netif_rx_internal (packet 0x1, step 4) | calmveth2_peer
+    0x6 536: xxxxxxxxxxxxxxxxxxxx | __br_forward → calmveth1_peer (packet 0x1, step 8) | calmveth2_peer | calmveth1_peer
     0x80534b42: {"symbol":{"address":18446744071587758148,"name":"nf_hook_slow+0x44"}}
     0x6 420: xxxxxxxxxxxxxxxxxxxx | kfree_skb (packet 0x1, step 9)
     0x80534b42: {"end":{"now_ns":0,"losses":{"ring_full":0,"unread":0,"map_full":0,"unreadable":0,"missed_
@@ -142,7 +157,7 @@ fn hops_are_known_by_name() {
     let mut file = Vec::new();
     let mut writer = Writer::new(&mut file, &Start { hops, ..start() }).unwrap();
     let event = Lab::new().tcp_data(1, 100, 7)[0];
-    writer.event(&event, &[], &[]).unwrap();
+    writer.event(&event, &digest_of(&event), &[], &[]).unwrap();
     writer.flush().unwrap();
     drop(writer);
     let (events, ..) = read(&file);

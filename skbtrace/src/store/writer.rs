@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use skbtrace_common::{DeviceKey, Event, HopId};
+use skbtrace_common::{DeviceKey, Digest, Event, EventFlags, HopId};
 
 use super::frame::{ETHERNET_HEADER, header, original_length};
 use super::meta::{NameTable, Record, Start};
@@ -11,7 +11,7 @@ use super::pcapng::{BYTE_ORDER, Block, ETHERNET, INTERFACE, LOCAL, PACKET, PEN, 
 use super::{EVENT_TAG, RECORD_TAG};
 use crate::hops::{Role, hop};
 use crate::name::printable;
-use crate::trace::encode;
+use crate::trace::{encode, encode_digest};
 
 /// So much is gathered before it is written.
 const BUFFER: usize = 1 << 16;
@@ -82,7 +82,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// Those of the writer.
-    pub fn event(&mut self, event: &Event, bytes: &[u8], remarks: &[String]) -> io::Result<()> {
+    pub fn event(&mut self, event: &Event, digest: &Digest, bytes: &[u8], remarks: &[String]) -> io::Result<()> {
         let device = DeviceKey { netns: event.netns, ifindex: event.ifindex };
         let interface = self.interface((event.ifindex != 0).then_some((device, event.dev)));
         let header = header(event, bytes);
@@ -107,7 +107,11 @@ impl<W: Write> Writer<W> {
             if flags != 0 {
                 block.option(option::PACKET_FLAGS, &flags.to_ne_bytes());
             }
-            block.option(option::CUSTOM, &[&PEN.to_ne_bytes()[..], EVENT_TAG, &encode(event)].concat());
+            let mut exact = [&PEN.to_ne_bytes()[..], EVENT_TAG, &encode(event)].concat();
+            if event.flags & EventFlags::DIGEST != 0 {
+                exact.extend_from_slice(&encode_digest(digest));
+            }
+            block.option(option::CUSTOM, &exact);
         });
         self.flush_when_full()
     }

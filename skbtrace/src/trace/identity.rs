@@ -8,7 +8,7 @@
 
 use skbtrace_common::{Event, EventFlags, HopId};
 
-use super::flow::tcp_flag;
+use super::flow::{address, tcp_flag};
 use super::packet::is_end;
 use crate::hops::{Role, hop};
 
@@ -21,6 +21,8 @@ pub(super) struct Identity {
     last_hop: Option<HopId>,
     /// It is being cut into parts, and may go on as the first of them.
     cut: bool,
+    /// What it was when it was cut.
+    whole: Option<(L3, Option<L4>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +56,22 @@ impl Identity {
         if role.is_place() || role == Role::Copy {
             self.last_hop = Some(hop_id);
         }
-        self.cut = role == Role::Split;
+        if role == Role::Split {
+            self.cut = true;
+            self.whole = self.l3.map(|l3| (l3, self.l4));
+        } else if role != Role::Work {
+            self.cut = false;
+        }
+    }
+
+    /// Bytes of L4 payload, as last seen.
+    pub(super) fn payload_len(&self) -> Option<u32> {
+        self.l3.map(|l3| l3.payload_len)
+    }
+
+    /// Whether it is being cut, and nothing has been seen of it since.
+    pub(super) fn is_being_cut(&self) -> bool {
+        self.cut
     }
 
     /// Whether the event can be the next one of this packet.
@@ -77,15 +94,15 @@ impl Identity {
 
     /// Whether the event can be of a part that was cut from this packet, by GSO or into fragments.
     pub(super) fn is_cut_into(&self, hop_id: HopId, event: &Event) -> bool {
-        let (Some(whole), Some(part)) = (self.l3, L3::of(event)) else { return false };
+        let (Some((whole, l4)), Some(part)) = (self.whole, L3::of(event)) else { return false };
         let addressed = |l3: &L3| (l3.saddr, l3.daddr, l3.proto);
         if hop(hop_id).role.is_origin() || addressed(&whole) != addressed(&part) || part.payload_len > whole.payload_len
         {
             return false;
         }
-        match self.l4.zip(L4::of(event)) {
-            // A fragment has no ports. It has the datagram's identification, if IP has one.
-            None => whole.ip_id == part.ip_id,
+        match l4.zip(L4::of(event)) {
+            // A fragment has no ports. It has the datagram's identification.
+            None => whole.has_id_of(&part),
             Some((old, new)) if (old.sport, old.dport) != (new.sport, new.dport) => false,
             Some((old, new)) => part.proto != 6 || new.seq.wrapping_sub(old.seq) < whole.payload_len,
         }
@@ -142,7 +159,7 @@ impl Identity {
                 (old.seq, old.ack) == (new.seq, new.ack) && (old.tcp_flags ^ new.tcp_flags) & OPENING == 0
             });
         }
-        if old.ip_id != new.ip_id {
+        if !old.has_id_of(&new) {
             return false;
         }
         let seq_same = l4.is_none_or(|(old, new)| old.seq == new.seq);
@@ -160,6 +177,12 @@ fn is_known(ethertype: u16) -> bool {
 }
 
 impl L3 {
+    /// Whether two headers can have the same identification. IPv6 has one only while a packet is in fragments.
+    fn has_id_of(&self, other: &L3) -> bool {
+        let is_v6 = address(self.saddr).is_ipv6();
+        self.ip_id == other.ip_id || (is_v6 && (self.ip_id == 0 || other.ip_id == 0))
+    }
+
     fn of(event: &Event) -> Option<L3> {
         (event.flags & EventFlags::L3 != 0).then_some(L3 {
             saddr: event.saddr,

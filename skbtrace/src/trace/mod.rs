@@ -29,7 +29,7 @@ pub(crate) mod testkit;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{DecodeError, EVENT_SIZE, decode, encode};
+pub use decode::{DIGEST_SIZE, DecodeError, EVENT_SIZE, decode, encode, encode_digest};
 pub use flow::{Flow, Icmp, Tcp, tcp_flag};
 pub use latency::{Latency, Pair, Times};
 pub use outcome::{Cause, How, Outcome, Reasons, Stage};

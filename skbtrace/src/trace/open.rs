@@ -1,11 +1,12 @@
 //! A packet that has not been reported: it goes on, or waits for its branches.
 
-use skbtrace_common::{Event, EventFlags, HopId};
+use skbtrace_common::{DigestState, Event, EventFlags, HopId};
 
 use super::flow::{Flow, Tcp};
 use super::identity::Identity;
 use super::outcome::{How, Outcome};
 use super::packet::{Branch, Packet, Part, Step, device};
+use super::stitch::Datagram;
 use crate::hops::Role;
 
 /// What is known of it so far.
@@ -36,6 +37,12 @@ pub(super) struct Open {
     pub(super) uncovered: u32,
     /// It has ended and is among `branches_open` itself until all its parts have been seen.
     pub(super) held: bool,
+    /// It went on as the first of its own fragments.
+    pub(super) first_part: bool,
+    /// The datagram that it waits to become a part of.
+    pub(super) fragment_of: Option<Datagram>,
+    /// Key of the packet that it is being appended to.
+    pub(super) appended_to: Option<u64>,
     /// Id of the packet that it was appended to, and what was appended to it.
     pub(super) joined: Option<u64>,
     pub(super) parts: Vec<Part>,
@@ -47,8 +54,13 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) fn accepts(&self, hop_id: HopId, event: &Event) -> bool {
-        let same = self.skb == event.skb || event.flags & EventFlags::MOVED != 0;
+        let same = self.skb == event.skb || event.flags & EventFlags::MOVED != 0 || self.is_kept();
         event.step.saturating_add(self.step_base) >= self.next_step && same && self.identity.accepts(hop_id, event)
+    }
+
+    /// Whether all that was seen of it is what TCP keeps: whatever comes next is in the `sk_buff` that is sent.
+    pub(super) fn is_kept(&self) -> bool {
+        self.steps.last().is_some_and(|step| step.hop == HopId::TcpTransmitSkb)
     }
 
     /// The last step that tells where the packet was.
@@ -69,23 +81,89 @@ impl Open {
         here == device(event) && self.identity.is_copied_to(hop_id, event)
     }
 
-    /// Takes note of the packet that this one was appended to, if that is how it ended.
-    pub(super) fn append(&mut self) -> Option<u64> {
-        let merged = match &self.outcome {
-            Some(Outcome::Merged { .. } | Outcome::Delivered { how: How::Coalesced, .. }) => true,
-            Some(Outcome::Incomplete { seen: Some(seen), .. }) => {
-                matches!(**seen, Outcome::Merged { .. } | Outcome::Delivered { how: How::Coalesced, .. })
-            }
-            _ => false,
+    /// Whether it was the last fragment to come: the datagram goes on in its `sk_buff`, which has lost its old self.
+    pub(super) fn is_made_whole(&self) -> bool {
+        let Some((end, path)) = self.steps.split_last() else { return false };
+        let last = path.iter().rev().find(|step| step.role() != Role::Work);
+        end.hop == HopId::SkbReleaseHeadState
+            && last.is_some_and(|step| matches!(step.hop, HopId::IpDefrag | HopId::Ipv6FragRcv))
+    }
+
+    /// The step after which a branch begins that comes to light now: a part, where it was cut.
+    pub(super) fn branches_off(&self, is_part: bool) -> usize {
+        let cut = || self.steps.iter().rposition(|step| step.role() == Role::Split);
+        is_part.then(cut).flatten().unwrap_or(self.steps.len().saturating_sub(1))
+    }
+
+    /// Whether a part that begins with this event is the last one that was waited for.
+    pub(super) fn covers(&mut self, part: &Event) -> bool {
+        let was_awaited = self.uncovered > 0;
+        self.uncovered = self.uncovered.saturating_sub(part.payload_len);
+        let is_last = was_awaited && self.uncovered == 0;
+        if is_last {
+            // From here on it waits for its branches alone.
+            self.branches_open -= u32::from(std::mem::take(&mut self.held));
+        }
+        is_last
+    }
+
+    /// It goes on after it was cut: as the first of its own fragments, or whole. Returns whether no part is waited for.
+    pub(super) fn goes_on_cut(&mut self, event: &Event) -> bool {
+        if event.flags & EventFlags::L3 == 0 || event.payload_len >= self.uncovered {
+            self.uncovered = 0;
+        } else {
+            self.first_part = true;
+            self.uncovered -= event.payload_len;
+        }
+        self.uncovered == 0
+    }
+
+    /// Whether it has ended before all its parts were seen.
+    pub(super) fn awaits_parts(&self) -> bool {
+        self.uncovered > 0 && (self.first_part || self.is_cut())
+    }
+
+    /// The step at which it was appended to another packet that is known, if that is how it ended, and if it is not known to
+    /// both by now.
+    pub(super) fn joins(&self) -> Option<usize> {
+        let is_merge = |outcome: &Outcome| {
+            matches!(outcome, Outcome::Merged { .. } | Outcome::Delivered { how: How::Coalesced, .. })
         };
-        let step = self.steps.iter().rev().find(|step| step.role() == Role::Merge && step.event.other != 0);
-        self.joined = step.filter(|_| merged).map(|step| step.event.other);
-        self.joined
+        let merged = match self.outcome.as_ref()? {
+            Outcome::Incomplete { seen, .. } => seen.as_deref().is_some_and(is_merge),
+            outcome => is_merge(outcome),
+        };
+        let step = self.steps.iter().rposition(|step| step.role() == Role::Merge && step.event.other != 0);
+        step.filter(|_| merged && self.joined.is_none())
+    }
+
+    /// It was appended at this step to the packet with this id.
+    pub(super) fn was_appended_to(&mut self, step: usize, id: u64) {
+        self.joined = Some(id);
+        self.steps[step].event.other = id;
+        let seen = match &mut self.outcome {
+            Some(Outcome::Incomplete { seen: Some(seen), .. }) => Some(&mut **seen),
+            outcome => outcome.as_mut(),
+        };
+        if let Some(Outcome::Merged { into, .. }) = seen {
+            *into = Some(id);
+        }
+    }
+
+    /// Another fragment, with this id, has made the datagram whole.
+    pub(super) fn was_taken_over(&mut self, id: u64) {
+        let waits = |step: &&mut Step| matches!(step.hop, HopId::IpDefrag | HopId::Ipv6FragRcv);
+        if let Some(step) = self.steps.iter_mut().rev().find(waits) {
+            step.event.other = id;
+            self.joined = Some(id);
+        }
     }
 
     /// What it is to the packet that it was appended to.
     pub(super) fn as_part(&self) -> Part {
-        Part { id: self.id, payload_len: self.payload_len }
+        let digest = self.steps.iter().rev().map(|step| step.digest).find(|digest| digest.state != DigestState::NONE);
+        let payload_len = self.identity.payload_len().unwrap_or(self.payload_len);
+        Part { id: self.id, payload_len, digest }
     }
 
     /// Whether it was cut into parts that go on in its place.
@@ -104,7 +182,8 @@ impl Open {
         if self.ethertype == 0 {
             self.ethertype = event.ethertype;
         }
-        let better = self.flow.is_none_or(|flow| flow.ports.is_none() && flow.icmp.is_none());
+        // A fragment stays one, although the datagram may go on in its place.
+        let better = self.flow.is_none_or(|flow| flow.ports.is_none() && flow.icmp.is_none() && !flow.fragment);
         if better && let Some(flow) = Flow::of(event) {
             self.flow = Some(flow);
             self.payload_len = event.payload_len;

@@ -215,7 +215,7 @@ fn ended(steps: &[Step], reasons: &Reasons) -> Outcome {
     }
     let deliberate = reason.is_some() && !reasons.is(reason, "NOT_SPECIFIED");
     if let Some(merge) = merged(end, path)
-        && !(killed && deliberate)
+        && !(killed && (deliberate || is_left_alone(merge)))
     {
         let joined = (merge.event.other != 0).then_some(merge.event.other);
         let in_socket = matches!(role, Some(Role::Transport | Role::Socket));
@@ -260,12 +260,17 @@ fn takes_it_up(hop: HopId) -> bool {
 /// The step at which the packet's bytes came to be another's, if that is how it ended. Coalescing and GRO are tried at that
 /// step, and can fail: then the packet goes on, or its end is another one.
 pub(super) fn merged<'a>(end: &Step, path: &'a [Step]) -> Option<&'a Step> {
-    let step = path.iter().rev().find(|step| step.role() != Role::Work)?;
-    let taken = match step.hop {
-        HopId::TcpTryCoalesce | HopId::SkbTryCoalesce => end.hop == HopId::KfreeSkbPartial,
-        _ => true,
+    let failed = |step: &Step| {
+        let tries = matches!(step.hop, HopId::TcpTryCoalesce | HopId::SkbTryCoalesce);
+        tries && end.hop != HopId::KfreeSkbPartial
     };
-    (step.role() == Role::Merge && taken).then_some(step)
+    let step = path.iter().rev().find(|step| step.role() != Role::Work && !failed(step))?;
+    (step.role() == Role::Merge).then_some(step)
+}
+
+/// A fragment that waited in vain for the others of its datagram.
+fn is_left_alone(merge: &Step) -> bool {
+    matches!(merge.hop, HopId::IpDefrag | HopId::Ipv6FragRcv) && merge.event.other == 0
 }
 
 /// TCP frees some of the ACKs that it has used up (those that close a connection, and more before 5.17) by the function

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use skbtrace_common::{Context, DeviceKey, Event, EventFlags, HopId};
+use skbtrace_common::{Context, DeviceKey, Digest, Event, EventFlags, HopId};
 
 use super::flow::{Flow, Tcp, address};
 use super::outcome::{Outcome, rank};
@@ -10,8 +10,9 @@ use crate::hops::{Role, hop};
 
 /// A packet with everything that was seen of it.
 ///
-/// One packet is one life of one `sk_buff`. Clones and copies of it are [`Branch`]es; a retransmission is a packet of
-/// its own.
+/// One packet is one life of one `sk_buff`, and of what it goes on in: the clone that TCP sends, the copy for an XDP program,
+/// the datagram in place of its last fragment. Other clones and copies of it are [`Branch`]es, and so are the parts that it
+/// is cut into; a retransmission is a packet of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Position in the output, from 1; `None` for a branch, and for a packet that did not touch the target.
@@ -39,18 +40,18 @@ pub struct Packet {
     pub touched_target: bool,
     /// Hops in their order; the last may be the end of the `sk_buff`. Never empty.
     pub steps: Vec<Step>,
-    /// Clones and copies, in the order of their beginning.
+    /// Clones, copies and parts, in the order of their beginning.
     pub branches: Vec<Branch>,
     /// How this `sk_buff` ended; see [`Packet::verdict`] for the packet as a whole.
     pub outcome: Outcome,
 }
 
-/// A clone or copy of a packet.
+/// A clone, a copy or a part of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Branch {
-    /// Index in the parent's steps after which it was seen first.
+    /// Index in the parent's steps after which it was seen first; of a part, that of the step where it was cut.
     pub after: usize,
-    /// The clone, with branches of its own.
+    /// The branch, with branches of its own.
     pub packet: Packet,
 }
 
@@ -61,6 +62,8 @@ pub struct Part {
     pub id: u64,
     /// Bytes of L4 payload that it brought.
     pub payload_len: u32,
+    /// The last digest of its payload.
+    pub digest: Option<Digest>,
 }
 
 /// One hop of one packet.
@@ -76,6 +79,8 @@ pub struct Step {
     pub missing: u32,
     /// Everything else.
     pub event: Event,
+    /// The digest of its payload; an empty one where there is none.
+    pub digest: Digest,
 }
 
 /// Where a packet waits.
@@ -152,23 +157,39 @@ impl Packet {
         self.steps.last().map_or(0, |step| step.event.time_ns)
     }
 
-    /// Whether it was cut into parts (GSO, fragments), which are its branches and went on in its place.
+    /// Whether it was cut into parts (GSO, fragments): they are its branches, and went on in its place. Or beside it, when it
+    /// went on itself as the first of its own fragments.
     #[must_use]
     pub fn was_cut(&self) -> bool {
-        let last = self.steps.iter().rev().find(|step| !matches!(step.role(), Role::End | Role::Work));
-        last.is_some_and(|step| step.role() == Role::Split) && !self.branches.is_empty()
+        self.cut_at().is_some()
+    }
+
+    /// The step at which it was cut, and whether it then went on as the first of its parts.
+    fn cut_at(&self) -> Option<(usize, bool)> {
+        let at = self.steps.iter().rposition(|step| step.role() == Role::Split)?;
+        let whole = self.steps[at].event.payload_len;
+        let on = self.steps[at..].iter().find(|step| step.role().is_place() && step.role() != Role::End);
+        let shrunk = on.is_some_and(|step| step.event.payload_len < whole);
+        let cut = !self.branches.is_empty() && (on.is_none() || shrunk);
+        cut.then_some((at, shrunk))
     }
 
     /// The outcome of the packet as a whole: of this `sk_buff`, or, when it was only the source of a clone that went
     /// on in its place (beside a tcpdump, out of a bridge's flood), of the branch that came furthest. A taken copy in
     /// a tap never counts. When anything was lost anywhere in the tree, it is the incomplete one. A packet that was cut
-    /// fared as the worst of its parts did.
+    /// fared as the worst of its parts did; a part whose bytes another one of them took over fared as that one did.
     #[must_use]
     pub fn verdict(&self) -> &Outcome {
-        if self.was_cut() && !matches!(self.outcome, Outcome::Incomplete { .. }) {
-            let parts = self.branches.iter().map(|branch| branch.packet.verdict());
+        if let Some((at, first_part)) = self.cut_at()
+            && !matches!(self.outcome, Outcome::Incomplete { .. })
+        {
+            let own = first_part.then_some((self, &self.outcome));
+            let others = self.branches.iter().filter(|branch| branch.after >= at);
+            let parts = own.into_iter().chain(others.map(|branch| (&branch.packet, branch.packet.verdict())));
+            let is_here = |id| self.tree().any(|packet| Some(packet.id) == id);
+            let ends = parts.filter(|(part, end)| !(matches!(end, Outcome::Merged { .. }) && is_here(part.joined)));
             // Every part of a whole is wanted: a lost one loses it, and the last one to come is when it has come.
-            return parts.max_by_key(|part| badness(part)).unwrap_or(&self.outcome);
+            return ends.map(|(_, end)| end).max_by_key(|end| badness(end)).unwrap_or(&self.outcome);
         }
         let mut best = &self.outcome;
         for branch in &self.branches {

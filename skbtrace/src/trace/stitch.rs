@@ -1,28 +1,30 @@
 //! The stitcher: keeps the packets in flight, and lets each go when it and all its clones have ended.
 //!
+//! Which packet a new one comes from is told in `kin`; what becomes of one that is cut, put together or copied, in `whole`;
+//! which ones memory cannot hold, in `early`.
+//!
 //! A packet is reported once, when its end is seen or the run is over; a packet that waits (in a socket that nobody
 //! reads) is reported at the end of the run. Only when more packets are open than memory should hold are the ones
 //! that have been idle longest reported early, as waiting; what comes for them later is counted, never shown as
 //! another packet.
 
+mod early;
+mod kin;
+mod whole;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use skbtrace_common::{DeviceKey, Event, EventFlags, HopId};
+use skbtrace_common::{DeviceKey, Digest, Event, EventFlags, HopId};
 
 use super::flow::FlowTable;
 use super::identity::Identity;
 use super::open::Open;
-use super::outcome::{Cause, Closing, Outcome, Reasons, judge};
+use super::outcome::{Closing, Outcome, Reasons, judge};
 use super::packet::{Branch, Packet, Step, device, is_end, second_device, waited};
 use super::summary::{HopBooks, Losses, Summary};
 use crate::hops::{Role, hop};
-
-/// Clones of clones are followed to this depth; deeper ones are packets of their own.
-const MAX_DEPTH: u32 = 16;
-/// So many packets that were cut are kept waiting for parts that have not been seen.
-const MAX_CUT: usize = 1024;
-/// So many packets that share their data are remembered, to find the parent of a clone among them.
-const MAX_SIBLINGS: usize = 64;
+pub(super) use whole::Datagram;
+use whole::MAX_CUT;
 
 /// What the stitcher needs to know of a run.
 #[derive(Clone, Debug)]
@@ -60,6 +62,8 @@ pub struct Stitcher {
     copied: HashMap<u32, u64>,
     /// Packets that were cut into parts and wait for them, the oldest first.
     cut: VecDeque<u64>,
+    /// Fragments that wait for the others of their datagram.
+    fragments: HashMap<Datagram, Vec<u64>>,
     flows: FlowTable,
     /// Ids reported early, the oldest first.
     evicted: VecDeque<u64>,
@@ -82,6 +86,7 @@ impl Stitcher {
             handed_over: HashMap::new(),
             copied: HashMap::new(),
             cut: VecDeque::new(),
+            fragments: HashMap::new(),
             flows: FlowTable::default(),
             evicted: VecDeque::new(),
             evicted_ids: HashSet::new(),
@@ -94,11 +99,16 @@ impl Stitcher {
     ///
     /// An event with an unknown hop is not taken: [`super::decode`] refuses those.
     pub fn push(&mut self, event: &Event, sink: &mut dyn FnMut(Packet)) {
+        self.push_verified(event, &Digest::default(), sink);
+    }
+
+    /// The same for an event with a digest of its payload.
+    pub fn push_verified(&mut self, event: &Event, digest: &Digest, sink: &mut dyn FnMut(Packet)) {
         let Some(hop_id) = HopId::from_number(event.hop) else { return };
         self.summary.events += 1;
         let mut split_from = None;
         let moved;
-        let event = match self.handed_over.remove(&event.cpu) {
+        let event = match self.heir(event) {
             Some(key) if self.hand_over(key, hop_id, event, sink) => {
                 let flags = event.flags & !EventFlags::FIRST | EventFlags::MOVED;
                 moved = Event { flags, ..*event };
@@ -106,9 +116,9 @@ impl Stitcher {
             }
             _ => event,
         };
-        if event.flags & EventFlags::MOVED != 0
-            && let Some(old) = self.by_skb.get(&event.skb).copied()
-            && self.by_id.get(&event.packet) != Some(&old)
+        if let Some(old) = self.by_skb.get(&event.skb).copied()
+            && self.by_id.get(&event.packet).is_none_or(|key| *key != old)
+            && self.moves(event)
         {
             self.close(old, Closing::AddressReused, sink);
         }
@@ -125,28 +135,24 @@ impl Stitcher {
             }
             None => self.begin(hop_id, event, None, sink),
         };
-        self.extend(key, hop_id, event, split_from);
+        self.extend(key, hop_id, event, digest, split_from);
         if is_end(hop_id, event) {
-            if self.open.get(&key).is_some_and(Open::is_handed_over) {
+            match self.open.get(&key) {
                 // What this CPU does next tells whether it goes on.
-                self.handed_over.insert(event.cpu, key);
-            } else {
-                self.close(key, Closing::End, sink);
+                Some(open) if open.is_handed_over() => drop(self.handed_over.insert(event.cpu, key)),
+                // The datagram goes on under this address, if there is a hop that sees it.
+                Some(open) if open.is_made_whole() => {}
+                _ => self.close(key, Closing::End, sink),
             }
         } else if self.by_id.len() > self.options.max_open {
             self.evict(event.time_ns, sink);
         }
     }
 
-    /// To be called now and then with the time of CLOCK_MONOTONIC. When half of the packets that memory should hold are
-    /// open, those that have been idle for long are reported as waiting.
-    pub fn tick(&mut self, now_ns: u64, sink: &mut dyn FnMut(Packet)) {
-        if self.by_id.len() <= self.options.max_open / 2 {
-            return;
-        }
-        let horizon = now_ns.saturating_sub(self.options.idle_ns);
-        let idle = self.by_id.values().filter(|key| self.open.get(*key).is_none_or(|open| open.last_ns() <= horizon));
-        self.report_early(idle.copied().collect(), now_ns, sink);
+    /// Whether the packet has been in another `sk_buff` until now.
+    fn moves(&self, event: &Event) -> bool {
+        let open = || self.open.get(self.by_id.get(&event.packet)?);
+        event.flags & EventFlags::MOVED != 0 || open().is_some_and(Open::is_kept)
     }
 
     /// The run is over: reports every packet that is still open.
@@ -192,7 +198,8 @@ impl Stitcher {
     /// Whether nothing is left of any packet, in the indexes neither.
     #[cfg(test)]
     pub(super) fn holds_nothing(&self) -> bool {
-        self.open.is_empty() && self.by_id.is_empty() && self.by_skb.is_empty() && self.by_head.is_empty()
+        let indexes = self.by_id.is_empty() && self.by_skb.is_empty() && self.by_head.is_empty();
+        self.open.is_empty() && indexes && self.cut.is_empty() && self.fragments.is_empty()
     }
 
     /// How many packets go on.
@@ -232,21 +239,22 @@ impl Stitcher {
             branches_open: 0,
             uncovered: 0,
             held: false,
+            first_part: false,
+            fragment_of: None,
+            appended_to: None,
             joined: None,
             parts: Vec::new(),
             step_base: 0,
             outcome: None,
         };
-        if let Some((parent, source)) = parent.and_then(|key| Some((key, self.open.get_mut(&key)?))) {
+        if let Some((parent, is_part)) = parent
+            && let Some(source) = self.open.get_mut(&parent)
+        {
             source.branches_open += 1;
-            let was_awaited = source.uncovered > 0;
-            source.uncovered = source.uncovered.saturating_sub(event.payload_len);
-            if was_awaited && source.uncovered == 0 {
-                // Its last part: from here on it waits for its branches alone.
-                source.branches_open -= u32::from(std::mem::take(&mut source.held));
+            if is_part && source.covers(event) {
                 self.cut.retain(|key| *key != parent);
             }
-            open.parent = Some((parent, source.steps.len().saturating_sub(1)));
+            open.parent = Some((parent, source.branches_off(is_part)));
             open.parent_id = Some(source.id);
             open.depth = source.depth + 1;
         }
@@ -259,51 +267,8 @@ impl Stitcher {
         key
     }
 
-    /// The packet that a new one is a clone, a copy or a part of. A packet that begins at a sender is none: TCP keeps the data
-    /// of what it sent, and sends it again from there. Nor is one whose beginning was lost: it may have been there.
-    fn parent_of(&mut self, hop_id: HopId, event: &Event) -> Option<u64> {
-        let role = hop(hop_id).role;
-        let known_start = event.step == 0 || role == Role::Tap;
-        if !known_start || role.is_origin() {
-            return None;
-        }
-        if let Some(source) = self.clone_source(hop_id, event) {
-            return Some(source);
-        }
-        if let Some(key) = self.copied.get(&event.cpu).copied()
-            && self
-                .open
-                .get(&key)
-                .is_some_and(|open| open.outcome.is_none() && open.identity.is_source_of(hop_id, event))
-        {
-            self.copied.remove(&event.cpu);
-            return Some(key);
-        }
-        self.cut
-            .iter()
-            .copied()
-            .find(|key| self.open.get(key).is_some_and(|open| open.identity.is_cut_into(hop_id, event)))
-    }
-
-    /// The packet that a new one is a clone of: one that goes on, has the same data and the same headers.
-    fn clone_source(&self, hop_id: HopId, event: &Event) -> Option<u64> {
-        let sharing = self.by_head.get(&event.head)?;
-        let candidates = sharing.iter().filter_map(|key| Some((key, self.open.get(key)?)));
-        candidates
-            .filter(|(_, open)| open.depth < MAX_DEPTH && open.identity.is_source_of(hop_id, event))
-            .max_by_key(|(_, open)| {
-                // A clone is made where its source is, at once. Of several, take the one there, then the one seen last.
-                let last = open.steps.last().map(|step| step.event.cpu);
-                let place = open.last_place().map(|step| (step.device(), step.second_device()));
-                let here = device(event);
-                let same_device = place.is_some_and(|(first, second)| here == first || here == second);
-                (same_device, last == Some(event.cpu), open.last_ns())
-            })
-            .map(|(key, _)| *key)
-    }
-
     /// Adds the event to its packet.
-    fn extend(&mut self, key: u64, hop_id: HopId, event: &Event, split_from: Option<u32>) {
+    fn extend(&mut self, key: u64, hop_id: HopId, event: &Event, digest: &Digest, split_from: Option<u32>) {
         let Some(open) = self.open.get_mut(&key) else { return };
         let new = open.steps.is_empty();
         let expected = if new { split_from.filter(|next| *next <= event.step).unwrap_or(0) } else { open.next_step };
@@ -316,8 +281,10 @@ impl Stitcher {
             waited: open.last_place().and_then(|before| waited(before, hop_id, missing)),
             missing,
             event: Event { step: number, ..*event },
+            digest: *digest,
         };
         open.next_step = number.saturating_add(1);
+        let was_being_cut = open.identity.is_being_cut();
         open.identity.learn(hop_id, event);
         open.touched |= touches(self.options.target, hop_id, event);
         open.learn_headers(event);
@@ -335,15 +302,15 @@ impl Stitcher {
             }
             self.by_skb.insert(event.skb, key);
         }
-        let role = hop(hop_id).role;
+        if event.other != 0 {
+            open.appended_to = self.by_id.get(&event.other).copied();
+        }
         if hop_id == HopId::SkbCopy {
             self.copied.insert(event.cpu, key);
-        } else if role == Role::Split {
+        } else if hop(hop_id).role == Role::Split {
             open.uncovered = event.payload_len;
             self.cut.push_back(key);
-        } else if role.is_place() && role != Role::End && open.uncovered > 0 {
-            // It goes on whole, or as the first of its own fragments.
-            open.uncovered = 0;
+        } else if was_being_cut && !open.identity.is_being_cut() && !is_end(hop_id, event) && open.goes_on_cut(event) {
             self.cut.retain(|cut| *cut != key);
         }
         if open.head != event.head {
@@ -352,6 +319,7 @@ impl Stitcher {
             self.forget_head(old, key);
             self.index_head(event.head, key);
         }
+        self.defragment(key, hop_id, event);
     }
 
     /// The packet goes on no more.
@@ -363,21 +331,16 @@ impl Stitcher {
         // What is missing may have been at the target.
         open.touched |= matches!(outcome, Outcome::Incomplete { .. });
         open.outcome = Some(outcome);
-        let appended_to = if ended { open.append() } else { None };
-        let (id, skb, head) = (open.kernel_id, open.skb, open.head);
-        let (part, awaits_parts) = (open.as_part(), open.is_cut() && open.uncovered > 0);
-        if awaits_parts {
+        let (id, skb, head, datagram) = (open.kernel_id, open.skb, open.head, open.fragment_of.take());
+        if ended && open.awaits_parts() {
             open.held = true;
             open.branches_open += 1;
         } else if open.uncovered > 0 {
             open.uncovered = 0;
             self.cut.retain(|cut| *cut != key);
         }
-        if let Some(whole) = appended_to.and_then(|id| self.by_id.get(&id).copied())
-            && let Some(whole) = self.open.get_mut(&whole)
-        {
-            whole.parts.push(part);
-        }
+        self.append(key);
+        self.forget_fragment(datagram, key);
         if self.by_id.get(&id) == Some(&key) {
             self.by_id.remove(&id);
         }
@@ -390,56 +353,6 @@ impl Stitcher {
             && let Some(oldest) = self.cut.pop_front()
         {
             self.give_up_parts(oldest, sink);
-        }
-    }
-
-    /// No more parts of this packet are waited for.
-    fn give_up_parts(&mut self, key: u64, sink: &mut dyn FnMut(Packet)) {
-        let Some(open) = self.open.get_mut(&key) else { return };
-        let bytes = std::mem::take(&mut open.uncovered);
-        if std::mem::take(&mut open.held) {
-            let seen = open.outcome.take().map(Box::new);
-            open.outcome = Some(Outcome::Incomplete { causes: vec![Cause::PartsUnseen { bytes }], seen });
-            open.touched = true;
-            open.branches_open -= 1;
-            self.settle(key, sink);
-        }
-    }
-
-    /// The memory of a packet was freed under an XDP program on this CPU. If this event is the packet in its new memory,
-    /// it goes on under the new id; else it has ended.
-    fn hand_over(&mut self, key: u64, hop_id: HopId, event: &Event, sink: &mut dyn FnMut(Packet)) -> bool {
-        let Some(open) = self.open.get_mut(&key) else { return false };
-        if event.flags & EventFlags::FIRST == 0 || !open.goes_on_as(hop_id, event) {
-            self.close(key, Closing::End, sink);
-            return false;
-        }
-        open.steps.pop();
-        open.next_step = open.next_step.saturating_sub(1);
-        open.step_base = open.next_step;
-        let old = std::mem::replace(&mut open.kernel_id, event.packet);
-        self.by_id.remove(&old);
-        self.by_id.insert(event.packet, key);
-        true
-    }
-
-    fn index_head(&mut self, head: u64, key: u64) {
-        // 0: it could not be read.
-        if head != 0 {
-            let sharing = self.by_head.entry(head).or_default();
-            if sharing.len() >= MAX_SIBLINGS {
-                sharing.remove(0);
-            }
-            sharing.push(key);
-        }
-    }
-
-    fn forget_head(&mut self, head: u64, key: u64) {
-        if let Some(sharing) = self.by_head.get_mut(&head) {
-            sharing.retain(|other| *other != key);
-            if sharing.is_empty() {
-                self.by_head.remove(&head);
-            }
         }
     }
 
@@ -466,32 +379,6 @@ impl Stitcher {
             source.branches_open -= 1;
             source.branches.push((key, Branch { after, packet }));
             key = parent;
-        }
-    }
-
-    /// Too many are open: the quarter that has been idle longest goes.
-    fn evict(&mut self, now_ns: u64, sink: &mut dyn FnMut(Packet)) {
-        let mut idle: Vec<(u64, u64)> =
-            self.by_id.values().map(|key| (self.open.get(key).map_or(0, Open::last_ns), *key)).collect();
-        let quarter = idle.len() / 4;
-        idle.select_nth_unstable(quarter);
-        let keys = idle[..=quarter].iter().map(|(_, key)| *key).collect();
-        self.report_early(keys, now_ns, sink);
-    }
-
-    fn report_early(&mut self, mut keys: Vec<u64>, now_ns: u64, sink: &mut dyn FnMut(Packet)) {
-        keys.sort_unstable();
-        let lossy = self.summary.losses.may_hide_events();
-        for key in keys {
-            let Some(id) = self.open.get(&key).map(|open| open.kernel_id) else { continue };
-            self.evicted.push_back(id);
-            self.evicted_ids.insert(id);
-            self.close(key, Closing::RunOver { lossy, now_ns }, sink);
-        }
-        while self.evicted.len() > self.options.max_open.saturating_mul(4) {
-            if let Some(id) = self.evicted.pop_front() {
-                self.evicted_ids.remove(&id);
-            }
         }
     }
 }

@@ -101,6 +101,8 @@ pub struct Summary {
     pub elsewhere: u64,
     /// Clones and copies of the packets.
     pub branches: u64,
+    /// Packets whose payload changed on the way, in whatever column they are. Who judges payloads counts them.
+    pub garbled: u64,
     /// Retransmissions among the packets.
     pub retransmissions: u64,
     /// Packets that went through `loopback_xmit`.

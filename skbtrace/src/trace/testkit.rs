@@ -147,6 +147,38 @@ impl Trip {
             .hop(EnqueueToBacklog, 300, to, len)
     }
 
+    /// TCP hands down a clone of what it keeps at this address.
+    pub(crate) fn sent_by_tcp(mut self, kept: u64, at: Dev) -> Trip {
+        let (skb, len) = (self.next.skb, self.next.payload_len);
+        self.next.skb = kept;
+        let mut trip = self.hop(TcpTransmitSkb, 0, at, len);
+        trip.next.skb = skb;
+        trip.hop(IpQueueXmit, 700, at, len + 32).flag(EventFlags::MOVED).hop(IpOutput, 600, at, len + 52)
+    }
+
+    /// The last event has this flag too.
+    pub(crate) fn flag(mut self, flag: u32) -> Trip {
+        if let Some(event) = self.events.last_mut() {
+            event.flags |= flag;
+        }
+        self
+    }
+
+    /// At the last hop it is to be appended to this packet.
+    pub(crate) fn onto(mut self, other: u64) -> Trip {
+        if let Some(event) = self.events.last_mut() {
+            event.other = other;
+        }
+        self
+    }
+
+    /// A fragment behind the first: no ports, this many bytes.
+    pub(crate) fn fragment(mut self, bytes: u32) -> Trip {
+        self.next.flags = self.next.flags & !EventFlags::L4 | EventFlags::FRAGMENT;
+        (self.next.sport, self.next.dport, self.next.payload_len) = (0, 0, bytes);
+        self
+    }
+
     /// Through the bridge, from port to port.
     pub(crate) fn bridge(self, from: Dev, to: Dev, len: u32) -> Trip {
         self.hop(BrHandleFrame, 37_100, from, len)
@@ -168,7 +200,7 @@ impl Lab {
         Lab { now: 1_000_000_000 }
     }
 
-    fn trip(&mut self, id: u64) -> Trip {
+    pub(crate) fn trip(&mut self, id: u64) -> Trip {
         self.now += 1_000_000;
         Trip::new(id, self.now)
     }

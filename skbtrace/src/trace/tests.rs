@@ -1,8 +1,11 @@
-//! The stitcher on made-up traffic. Here: how packets end, which are numbered, and how many are kept open.
+//! The stitcher on made-up traffic. Here: how packets end, which are numbered, and how many are kept open. `clones`, `parts`
+//! and `moved` have packets that are more than one `sk_buff`.
 
 mod branches;
 mod identity;
 mod latency;
+mod moved;
+mod parts;
 
 use skbtrace_common::{DeviceKey, Event, HopId};
 
@@ -31,6 +34,7 @@ fn stitch_with(options: StitchOptions, events: &[Event], losses: Losses) -> (Vec
         summary.delivered,
         summary.dropped,
         summary.left,
+        summary.merged,
         summary.consumed,
         summary.tapped,
         summary.waiting,

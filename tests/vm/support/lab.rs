@@ -89,7 +89,8 @@ fn settle() {
     }
 }
 
-fn neighbour(netns: &str, device: &str, address: &str, mac: u8) {
+/// Makes an address known for ever: that of the veth with this number.
+pub fn neighbour(netns: &str, device: &str, address: &str, mac: u8) {
     sh(&format!(
         "ip -n {netns} neighbour replace {address} lladdr 02:73:6b:62:74:{mac:02x} dev {device} nud permanent"
     ));

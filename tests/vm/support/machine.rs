@@ -11,7 +11,7 @@ use std::{
 use skbtrace_common::HopId;
 
 /// How long anything may take that must happen: an order of magnitude more than it takes under emulation.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Waits until this is so.
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {

@@ -27,10 +27,24 @@ pub struct Packet {
     pub flow: Option<Flow>,
     pub tcp: Option<Tcp>,
     pub payload_len: u64,
+    pub retransmission: bool,
+    /// Id of the packet that it was appended to.
+    pub joined: Option<String>,
+    /// What was appended to it.
+    #[serde(default)]
+    pub parts: Vec<Part>,
     pub verdict: String,
     pub outcome: Outcome,
     pub hops: Vec<Hop>,
     pub branches: Vec<Packet>,
+    /// Of a branch: index of the hop of its source that it was seen after.
+    pub after: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Part {
+    pub id: String,
+    pub payload_len: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -39,15 +53,23 @@ pub struct Flow {
     pub src: String,
     pub dst: String,
     pub dport: Option<u16>,
+    pub icmp: Option<Icmp>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Icmp {
+    pub r#type: u8,
 }
 
 #[derive(Debug, Deserialize)]
 pub struct Tcp {
+    pub seq: u32,
     pub flags: String,
 }
 
 #[derive(Debug, Deserialize)]
 pub struct Outcome {
+    pub status: String,
     pub how: Option<String>,
     pub reason: Option<String>,
     pub process: Option<Process>,
@@ -75,6 +97,7 @@ pub struct Hop {
     pub device: Option<Device>,
     pub to: Option<Device>,
     pub skb: String,
+    pub vlan: Option<u16>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -135,6 +158,11 @@ impl Packet {
         &self.tcp.as_ref().unwrap().flags
     }
 
+    /// Type of an ICMP message.
+    pub fn icmp_type(&self) -> Option<u8> {
+        Some(self.flow.as_ref()?.icmp.as_ref()?.r#type)
+    }
+
     /// Whether it goes to this address.
     pub fn goes_to(&self, address: &str) -> bool {
         self.flow.as_ref().is_some_and(|flow| flow.dst == address)
@@ -145,17 +173,41 @@ impl Packet {
         std::iter::once(self).chain(self.branches.iter().flat_map(Packet::tree)).collect()
     }
 
-    /// Its hops, each with where it was and where it went on to: `veth_xmit ns/a → init/b`. Without its end, which
-    /// depends on who let go last; and without the socket's backlog, which depends on who holds the socket.
+    /// Its hops, each with where it was and where it went on to: `veth_xmit ns/a → init/b`. Without those that depend on
+    /// the machine, see [`Hop::is_of_the_packet`].
     pub fn path(&self) -> Vec<String> {
-        let hops = self.hops.iter().filter(|hop| !hop.is_end() && hop.hop != "tcp_add_backlog");
-        hops.map(Hop::described).collect()
+        self.hops.iter().filter(|hop| hop.is_of_the_packet()).map(Hop::described).collect()
     }
 
     /// The same without devices.
     pub fn names(&self) -> Vec<&str> {
-        let hops = self.hops.iter().filter(|hop| !hop.is_end() && hop.hop != "tcp_add_backlog");
-        hops.map(|hop| hop.hop.as_str()).collect()
+        self.hops.iter().filter(|hop| hop.is_of_the_packet()).map(|hop| hop.hop.as_str()).collect()
+    }
+
+    /// It is told in these lines.
+    #[track_caller]
+    pub fn assert_told(&self, lines: &[Vec<String>]) {
+        let (told, expected) = (self.told(), lines.concat().join("\n"));
+        assert!(told == expected, "told:\n{told}\n\nexpected:\n{expected}\n\n{self:#?}");
+    }
+
+    /// Its path and its end; the branches, indented, stand where they begin.
+    pub fn told(&self) -> String {
+        self.lines().join("\n")
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (index, hop) in self.hops.iter().enumerate() {
+            lines.extend(hop.is_of_the_packet().then(|| hop.described()));
+            for branch in self.branches.iter().filter(|branch| branch.after == Some(index)) {
+                lines.extend(branch.lines().iter().map(|line| format!("| {line}")));
+            }
+        }
+        let outcome = &self.outcome;
+        let words = [Some(&outcome.status), outcome.how.as_ref()];
+        lines.push(words.into_iter().flatten().fold("=".to_owned(), |line, word| line + " " + word));
+        lines
     }
 
     /// The only hop of this name.
@@ -169,7 +221,21 @@ impl Packet {
 
 impl Hop {
     pub fn is_end(&self) -> bool {
-        matches!(self.hop.as_str(), "kfree_skb" | "consume_skb" | "skb_release_head_state" | "skb_attempt_defer_free")
+        matches!(
+            self.hop.as_str(),
+            "kfree_skb"
+                | "consume_skb"
+                | "kfree_skb_partial"
+                | "napi_skb_free_stolen_head"
+                | "skb_release_head_state"
+                | "skb_attempt_defer_free"
+        )
+    }
+
+    /// Not its end, which depends on who let go last; nor the socket's backlog, which depends on who holds the socket; nor
+    /// netfilter's hooks, which depend on who has rules: security modules have some in every namespace.
+    fn is_of_the_packet(&self) -> bool {
+        !self.is_end() && !matches!(self.hop.as_str(), "tcp_add_backlog" | "nf_hook_slow")
     }
 
     fn described(&self) -> String {

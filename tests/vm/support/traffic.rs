@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use socket2::{Domain, Protocol, Socket, Type};
+
 use super::{
     lab::{CLIENT, SERVER, within},
     machine::sysctl,
@@ -80,6 +82,16 @@ pub fn datagrams(from: (&str, &str), to: (&str, &str), port: u16, count: usize) 
     }
 }
 
+/// Sends one datagram of this many bytes, and receives it.
+pub fn datagram(from: (&str, &str), to: (&str, &str), port: u16, length: usize) {
+    let address = |address: &str| address.parse::<IpAddr>().unwrap();
+    let receiver = within(to.0, || UdpSocket::bind((address(to.1), port)).unwrap());
+    receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let sender = within(from.0, || UdpSocket::bind((address(from.1), 0)).unwrap());
+    sender.send_to(&vec![0x55; length], receiver.local_addr().unwrap()).unwrap();
+    assert_eq!(receiver.recv(&mut vec![0; length + 1]).unwrap(), length);
+}
+
 /// Sends a datagram to a port that nobody listens on, and waits for the kernel to say so.
 pub fn refused_datagram(from: (&str, &str), to: (&str, &str), port: u16) {
     let address = |address: &str| address.parse::<IpAddr>().unwrap();
@@ -96,16 +108,63 @@ pub fn refused_datagram(from: (&str, &str), to: (&str, &str), port: u16) {
 
 /// An ICMP echo request, and its reply. By a ping socket: beside a raw one the kernel calls the reply dropped.
 pub fn ping(from: (&str, &str), to: (&str, &str)) {
-    use socket2::{Domain, Protocol, Socket, Type};
+    // Type 8, code 0; the kernel fills in checksum and identifier; sequence number 1.
+    echo(from, to, Domain::IPV4, Protocol::ICMPV4, [8, 0, 0, 0, 0, 0, 0, 1], 0);
+}
+
+/// The same over IPv6.
+pub fn ping_ipv6(from: (&str, &str), to: (&str, &str)) {
+    echo(from, to, Domain::IPV6, Protocol::ICMPV6, [128, 0, 0, 0, 0, 0, 0, 1], 129);
+}
+
+fn echo(from: (&str, &str), to: (&str, &str), domain: Domain, protocol: Protocol, request: [u8; 8], reply: u8) {
     let socket = within(from.0, || {
         sysctl("net/ipv4/ping_group_range", "0 0");
-        Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::ICMPV4)).unwrap()
+        Socket::new(domain, Type::DGRAM, Some(protocol)).unwrap()
     });
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    // Type 8, code 0; the kernel fills in checksum and identifier; sequence number 1.
     let address = SocketAddr::new(to.1.parse().unwrap(), 0);
-    socket.send_to(&[8, 0, 0, 0, 0, 0, 0, 1], &address.into()).unwrap();
+    socket.send_to(&request, &address.into()).unwrap();
     let mut answer = [0; 64];
     let length = (&socket).read(&mut answer).unwrap();
-    assert_eq!((length, answer[0]), (8, 0), "an echo reply");
+    assert_eq!((length, answer[0]), (8, reply), "an echo reply");
+}
+
+/// A connection to the server's port, and the server's end of it; all that opens it has arrived.
+pub fn connection(server: SocketAddr) -> (TcpStream, TcpStream) {
+    let listener = within(SERVER.0, || TcpListener::bind(server).unwrap());
+    let client = within(CLIENT.0, || TcpStream::connect(server).unwrap());
+    let (peer, _) = listener.accept().unwrap();
+    sleep(PAUSE);
+    (client, peer)
+}
+
+/// Sends bytes over a new connection in one piece, lets them arrive, reads them, and breaks the connection off without a
+/// word: what it takes to open it and these bytes are all that is sent, and what acknowledges them.
+pub fn one_piece(server: SocketAddr, bytes: usize) {
+    let (mut client, mut peer) = connection(server);
+    client.write_all(&vec![b'q'; bytes]).unwrap();
+    sleep(PAUSE);
+    peer.read_exact(&mut vec![0; bytes]).unwrap();
+    sleep(PAUSE);
+    for end in [client, peer] {
+        forget(end);
+    }
+}
+
+/// Closes one end without telling the other (TCP_REPAIR).
+fn forget(end: TcpStream) {
+    use std::os::fd::AsRawFd as _;
+    let on: nix::libc::c_int = 1;
+    // SAFETY: a socket that is open, and a value of the size that is told.
+    let done = unsafe {
+        nix::libc::setsockopt(
+            end.as_raw_fd(),
+            nix::libc::IPPROTO_TCP,
+            nix::libc::TCP_REPAIR,
+            (&raw const on).cast(),
+            size_of_val(&on).try_into().unwrap(),
+        )
+    };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
 }

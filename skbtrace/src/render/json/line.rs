@@ -40,6 +40,8 @@ pub(super) struct Packet {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tcp: Option<Tcp>,
     pub(super) payload_len: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) payload: Option<Payload>,
     pub(super) retransmission: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) joined: Option<String>,
@@ -49,6 +51,31 @@ pub(super) struct Packet {
     pub(super) outcome: End,
     pub(super) hops: Vec<Hop>,
     pub(super) branches: Vec<Branch>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub(super) enum Payload {
+    Same {
+        hops: u32,
+    },
+    Garbled {
+        before: Site,
+        after: Site,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        offset: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        to: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        difference: Option<i16>,
+    },
+}
+
+#[derive(Serialize)]
+pub(super) struct Site {
+    pub(super) packet: String,
+    pub(super) hop: &'static str,
+    pub(super) step: u32,
 }
 
 #[derive(Serialize)]
@@ -276,6 +303,7 @@ pub(super) struct Summary {
     pub(super) waiting: u64,
     pub(super) incomplete: u64,
     pub(super) elsewhere: u64,
+    pub(super) garbled: u64,
     pub(super) branches: u64,
     pub(super) retransmissions: u64,
     pub(super) loopback: u64,

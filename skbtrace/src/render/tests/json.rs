@@ -191,6 +191,7 @@ fn a_drop_in_json() {
       "elsewhere": 0,
       "events": 10,
       "every_packet_complete": true,
+      "garbled": 0,
       "hops": [],
       "incomplete": 0,
       "late_events": 0,

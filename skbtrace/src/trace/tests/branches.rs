@@ -53,3 +53,27 @@ fn a_flood_is_one_packet_with_a_branch_per_port() {
     assert_eq!(branches, [(2, 7), (3, 7)]);
     assert_eq!(packet.tree().map(|packet| packet.id).collect::<Vec<_>>(), [1, 2, 3]);
 }
+
+#[test]
+fn a_copy_is_a_branch_although_it_shares_no_data() {
+    let mut lab = Lab::new();
+    let mut trip = lab.datagram(1, 3);
+    trip.events.truncate(1);
+    let original = trip.cross(VETH2, PEER2, 92).hop(HopId::BrHandleFrame, 900, PEER2, 92);
+    let original = original.hop(HopId::SkbCopy, 800, PEER2, 92);
+    let copied_at = original.events[original.events.len() - 1];
+    let mut copy = lab.clone_of(2, &copied_at);
+    copy.next.head = 0x77;
+    let copy =
+        copy.hop(HopId::BrPassFrameUp, 100, PEER2, 92).hop(HopId::IpRcv, 300, BRIDGE, 92).end(HopId::ConsumeSkb, 5);
+    // On another CPU a packet begins that is no copy of it, although it looks like one.
+    let mut other = lab.clone_of(3, &copied_at).softirq(1);
+    other.next.head = 0x78;
+    let other = other.hop(HopId::BrPassFrameUp, 50, PEER2, 92).end(HopId::ConsumeSkb, 5);
+    let original = original.bridge(PEER2, PEER1, 92).end(HopId::ConsumeSkb, 5);
+    let packets = stitch(&in_order([original.events, copy.events, other.events]));
+    let [stranger, packet] = &packets[..] else { panic!("{packets:#?}") };
+    assert_eq!((stranger.id, stranger.parent), (3, None));
+    let branches: Vec<_> = packet.branches.iter().map(|branch| (branch.packet.id, branch.after)).collect();
+    assert_eq!(branches, [(2, 7)]);
+}

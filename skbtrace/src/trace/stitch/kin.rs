@@ -1,0 +1,77 @@
+//! Which packet a new one comes from: a clone shares its source's data, a copy is made next to it, a part has a piece of it.
+
+use skbtrace_common::{Event, HopId};
+
+use super::Stitcher;
+use crate::hops::{Role, hop};
+use crate::trace::open::Open;
+use crate::trace::packet::device;
+
+/// Clones of clones are followed to this depth; deeper ones are packets of their own.
+const MAX_DEPTH: u32 = 16;
+/// So many packets that share their data are remembered, to find the parent of a clone among them.
+const MAX_SIBLINGS: usize = 64;
+
+impl Stitcher {
+    /// The packet that a new one is a clone or a copy of, or, then with true, a part. A packet that begins at a sender is none: TCP keeps the data
+    /// of what it sent, and sends it again from there. Nor is one whose beginning was lost: it may have been there.
+    pub(super) fn parent_of(&mut self, hop_id: HopId, event: &Event) -> Option<(u64, bool)> {
+        let role = hop(hop_id).role;
+        let known_start = event.step == 0 || role == Role::Tap;
+        if !known_start || role.is_origin() {
+            return None;
+        }
+        if let Some(source) = self.clone_source(hop_id, event) {
+            return Some((source, false));
+        }
+        if let Some(key) = self.copied.get(&event.cpu).copied()
+            && self
+                .open
+                .get(&key)
+                .is_some_and(|open| open.outcome.is_none() && open.identity.is_source_of(hop_id, event))
+        {
+            self.copied.remove(&event.cpu);
+            return Some((key, false));
+        }
+        let is_cut_into = |open: &Open| open.identity.is_cut_into(hop_id, event);
+        let whole = self.cut.iter().copied().find(|key| self.open.get(key).is_some_and(is_cut_into));
+        whole.map(|key| (key, true))
+    }
+
+    /// The packet that a new one is a clone of: one that goes on, has the same data and the same headers.
+    fn clone_source(&self, hop_id: HopId, event: &Event) -> Option<u64> {
+        let sharing = self.by_head.get(&event.head)?;
+        let candidates = sharing.iter().filter_map(|key| Some((key, self.open.get(key)?)));
+        candidates
+            .filter(|(_, open)| open.depth < MAX_DEPTH && open.identity.is_source_of(hop_id, event))
+            .max_by_key(|(_, open)| {
+                // A clone is made where its source is, at once. Of several, take the one there, then the one seen last.
+                let last = open.steps.last().map(|step| step.event.cpu);
+                let place = open.last_place().map(|step| (step.device(), step.second_device()));
+                let here = device(event);
+                let same_device = place.is_some_and(|(first, second)| here == first || here == second);
+                (same_device, last == Some(event.cpu), open.last_ns())
+            })
+            .map(|(key, _)| *key)
+    }
+
+    pub(super) fn index_head(&mut self, head: u64, key: u64) {
+        // 0: it could not be read.
+        if head != 0 {
+            let sharing = self.by_head.entry(head).or_default();
+            if sharing.len() >= MAX_SIBLINGS {
+                sharing.remove(0);
+            }
+            sharing.push(key);
+        }
+    }
+
+    pub(super) fn forget_head(&mut self, head: u64, key: u64) {
+        if let Some(sharing) = self.by_head.get_mut(&head) {
+            sharing.retain(|other| *other != key);
+            if sharing.is_empty() {
+                self.by_head.remove(&head);
+            }
+        }
+    }
+}

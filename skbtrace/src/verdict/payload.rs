@@ -1,0 +1,183 @@
+//! The payload of a packet along its path: the same at every hop, or changed between two of them.
+//!
+//! Two neighbouring digests of the same range are compared as they are. Where packets were appended to another, by GRO or in
+//! a socket, its digest is that of all of them together; where one was cut, the parts' digests add up to its own. What
+//! cannot be compared, because something between was not seen, is left open.
+
+use skbtrace_common::{Digest, EventFlags, HopId};
+
+use super::digest::{Place, is_whole, locate, sum};
+use crate::trace::{Outcome, Packet, Step};
+
+/// What is known of a packet's payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// It has none, or nothing can be said of it.
+    Unverified,
+    /// It was the same wherever it was looked at.
+    Same {
+        /// At so many hops, all branches together.
+        hops: u32,
+    },
+    /// It changed.
+    Garbled(Change),
+}
+
+/// A hop of a packet, or of one of its branches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Id of the packet or branch.
+    pub packet: u64,
+    /// The hop.
+    pub hop: HopId,
+    /// Number of the step.
+    pub step: u32,
+}
+
+/// Where it changed first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The last hop at which it was as before.
+    pub before: Site,
+    /// The first hop at which it was not.
+    pub after: Site,
+    /// Where in the payload; `None` where only the sum of several packets can be compared.
+    pub place: Option<Place>,
+}
+
+/// What is known so far.
+struct Found {
+    hops: u32,
+    /// Something could not be compared.
+    open: bool,
+    change: Option<Change>,
+}
+
+/// Compares the payload of a packet and its branches along their paths.
+#[must_use]
+pub fn payload(packet: &Packet) -> Payload {
+    let mut found = Found { hops: 0, open: false, change: None };
+    walk(packet, None, &mut found);
+    match found {
+        Found { change: Some(change), .. } => Payload::Garbled(change),
+        Found { hops: 2.., open: false, .. } => Payload::Same { hops: found.hops },
+        _ => Payload::Unverified,
+    }
+}
+
+/// The digest to compare with, and where it was made.
+#[derive(Clone, Copy)]
+struct Base<'a> {
+    site: Site,
+    digest: &'a Digest,
+}
+
+fn walk<'a>(packet: &'a Packet, inherited: Option<Base<'a>>, found: &mut Found) {
+    found.open |= matches!(packet.outcome, Outcome::Incomplete { .. });
+    let mut base = inherited;
+    for (index, step) in packet.steps.iter().enumerate() {
+        if step.missing > 0 || step.event.flags & EventFlags::NESTED != 0 {
+            // What was not seen may have changed it: nothing is said across the gap.
+            found.open |= base.is_some();
+            base = None;
+        }
+        if is_whole(&step.digest) && is_comparable(step) {
+            let site = Site { packet: packet.id, hop: step.hop, step: step.event.step };
+            let here = Base { site, digest: &step.digest };
+            if let Some(base) = base {
+                compare(packet, base, here, found);
+            }
+            found.hops += 1;
+            base = Some(here);
+        }
+        if !packet.was_cut() {
+            let branches = packet.branches.iter().filter(|branch| branch.after == index);
+            branches.for_each(|branch| walk(&branch.packet, base, found));
+        }
+    }
+    if packet.was_cut() {
+        whole_and_parts(packet, base, found);
+        packet.branches.iter().for_each(|branch| walk(&branch.packet, None, found));
+    }
+}
+
+/// Whether nothing but a fault changes the payload on its way: routers and NAT rewrite what an ICMP error quotes.
+fn is_comparable(step: &Step) -> bool {
+    let kind = (step.event.sport >> 8) as u8;
+    match step.event.l4_proto {
+        1 => matches!(kind, 0 | 8),
+        58 => matches!(kind, 128 | 129),
+        _ => true,
+    }
+}
+
+fn compare(packet: &Packet, before: Base<'_>, after: Base<'_>, found: &mut Found) {
+    let (old, new) = (before.digest, after.digest);
+    let place = if (old.start, old.bytes) == (new.start, new.bytes) {
+        locate(old, new).map(Some)
+    } else if old.start == new.start && new.bytes > old.bytes {
+        match with_parts(packet, old, new) {
+            Some(expected) => (expected != sum(new)).then_some(None),
+            None => {
+                found.open = true;
+                return;
+            }
+        }
+    } else {
+        found.open = true;
+        return;
+    };
+    if let Some(place) = place
+        && found.change.is_none()
+    {
+        found.change = Some(Change { before: before.site, after: after.site, place });
+    }
+}
+
+/// The sum of a digest and of those of the packets that were appended, as far as they reach; `None` when they do not add up
+/// to its range.
+fn with_parts(packet: &Packet, old: &Digest, new: &Digest) -> Option<u64> {
+    let (mut bytes, mut total) = (old.bytes, sum(old));
+    for part in &packet.parts {
+        if bytes >= new.bytes {
+            break;
+        }
+        let part = part.digest.as_ref().filter(|digest| is_whole(digest))?;
+        let at = old.start.wrapping_add(bytes);
+        // Some may have been appended before the first digest was made.
+        if part.start.wrapping_sub(old.start) < bytes {
+            continue;
+        }
+        if part.start != at {
+            return None;
+        }
+        bytes += part.bytes;
+        total = total.wrapping_add(sum(part));
+    }
+    (bytes == new.bytes).then_some(total)
+}
+
+/// Compares a packet that was cut with its parts, as each was first seen.
+fn whole_and_parts(packet: &Packet, base: Option<Base<'_>>, found: &mut Found) {
+    let Some(base) = base else { return };
+    let firsts: Vec<Base<'_>> = packet.branches.iter().filter_map(|branch| first(&branch.packet)).collect();
+    let bytes: u32 = firsts.iter().map(|part| part.digest.bytes).sum();
+    let tcp = packet.tcp.is_some();
+    let Some(last) =
+        firsts.last().filter(|_| tcp && bytes == base.digest.bytes && firsts.len() == packet.branches.len())
+    else {
+        // Datagrams that were cut have positions of their own.
+        found.open = true;
+        return;
+    };
+    let total = firsts.iter().fold(0_u64, |total, part| total.wrapping_add(sum(part.digest)));
+    if total != sum(base.digest) && found.change.is_none() {
+        found.change = Some(Change { before: base.site, after: last.site, place: None });
+    }
+}
+
+fn first(packet: &Packet) -> Option<Base<'_>> {
+    let step = packet.steps.iter().find(|step| is_whole(&step.digest))?;
+    let site = Site { packet: packet.id, hop: step.hop, step: step.event.step };
+    (step.missing == 0).then_some(Base { site, digest: &step.digest })
+}

@@ -1,0 +1,75 @@
+//! Packets that are cut: by GSO where the device cannot, by a queueing discipline, into IP fragments. The whole and its parts
+//! are one tree, and it was delivered when every part was.
+
+use crate::support::{
+    lab::{CLIENT, Lab, SERVER},
+    machine::sh,
+    model::Packet,
+    path::{at, bare, branch, crossed, ip_received, veth},
+    tracer::traced,
+    traffic::{PORT, datagram, one_piece, server},
+};
+
+#[test]
+#[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
+fn a_segment_that_gso_cuts_is_a_whole_with_its_parts() {
+    let _lab = Lab::up("pair");
+    for setting in [
+        "ip netns exec ns-calm2 ethtool -K calmveth2 tso off",
+        "ip netns exec ns-calm2 ethtool -K calmveth2 tso on
+         tc -n ns-calm2 qdisc add dev calmveth2 root tbf rate 10mbit burst 2000 limit 100000",
+    ] {
+        sh(setting);
+        let trace = traced(&[], || one_piece(server(PORT), 2 * 1448));
+        let data: Vec<&Packet> = trace.packets.iter().filter(|packet| packet.payload_len > 0).collect();
+        let [whole] = data[..] else { panic!("{trace:#?}") };
+        let to_tcp = [
+            at(&veth(2), &["net_dev_start_xmit"]),
+            crossed(&veth(2), &veth(1)),
+            ip_received(&veth(1), &["tcp_v4_rcv"]),
+            bare(&["tcp_queue_rcv"]),
+        ]
+        .concat();
+        whole.assert_told(&[
+            at(&veth(2), &["__tcp_transmit_skb", "__ip_queue_xmit", "ip_output", "__dev_queue_xmit"]),
+            bare(&["skb_segment"]),
+            branch(&[to_tcp.clone(), bare(&["skb_copy_datagram_iter", "= delivered copied"])]),
+            branch(&[to_tcp, bare(&["tcp_try_coalesce", "skb_try_coalesce", "= delivered coalesced"])]),
+            bare(&["= consumed"]),
+        ]);
+        let [first, second] = &whole.branches[..] else { panic!("{whole:#?}") };
+        assert_eq!((whole.payload_len, first.payload_len, second.payload_len), (2896, 1448, 1448));
+        assert_eq!(second.joined.as_ref(), Some(&first.id));
+        assert_eq!(first.parts.iter().map(|part| &part.id).collect::<Vec<_>>(), [&second.id]);
+        assert_eq!(whole.verdict, "delivered");
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
+fn a_datagram_in_fragments_is_one_packet() {
+    let _lab = Lab::up("pair");
+    let trace = traced(&[], || datagram(CLIENT, SERVER, PORT, 4000));
+    let [whole] = &trace.packets[..] else { panic!("{trace:#?}") };
+    let sent = || [at(&veth(2), &["__dev_queue_xmit", "net_dev_start_xmit"]), crossed(&veth(2), &veth(1))].concat();
+    let received = || ip_received(&veth(1), &["ip_defrag"]);
+    // The datagram goes on as the first of its fragments. The last one to come takes the others over.
+    whole.assert_told(&[
+        at(&veth(2), &["ip_output", "ip_do_fragment"]),
+        branch(&[sent(), received(), at(&veth(1), &["skb_try_coalesce"]), bare(&["= merged"])]),
+        branch(&[
+            sent(),
+            received(),
+            bare(&["skb_clone"]),
+            at(&veth(1), &["udp_queue_rcv_one_skb", "__udp_enqueue_schedule_skb"]),
+            bare(&["= delivered copied"]),
+        ]),
+        sent(),
+        received(),
+        bare(&["= merged"]),
+    ]);
+    let [second, last] = &whole.branches[..] else { panic!("{whole:#?}") };
+    assert_eq!((whole.joined.as_ref(), second.joined.as_ref()), (Some(&last.id), Some(&last.id)));
+    assert_eq!(last.parts.iter().map(|part| part.payload_len).collect::<Vec<_>>(), [1472, 1480]);
+    assert_eq!(whole.verdict, "delivered");
+}
