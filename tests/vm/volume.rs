@@ -203,7 +203,7 @@ fn iperf_over_udp_balances() {
     let both = |name| udp_counter(SERVER.0, name) + udp_counter(CLIENT.0, name);
     // What is sent is read, refused by a full socket, or unread when the socket is closed.
     assert_eq!(books["packets"], both("OutDatagrams"));
-    assert!(books["packets"] > 5000, "{books:#?}");
+    assert!(books["packets"] > 1000, "{books:#?}");
     if books["incomplete"] == 0 {
         assert_eq!(books["delivered"], both("InDatagrams"));
         let reasons = summary["drop_reasons"].as_array().unwrap();

@@ -30,7 +30,14 @@ pub(super) fn endings(cleaned: usize, read: usize, refused: usize) -> Endings {
             ],
         ),
         (7107, &["TCP_CSUM in tcp_v4_rcv after tcp_v4_rcv ns-calm1/calmveth1"]),
-        (7109, &["NOT_SPECIFIED in udp_recvmsg after __udp_enqueue_schedule_skb ns-calm1/calmveth1, socket_queue"]),
+        (
+            7109,
+            &[
+                "NOT_SPECIFIED in udp_recvmsg after __udp_enqueue_schedule_skb ns-calm1/calmveth1, socket_queue",
+                "NOT_SPECIFIED in udp_recvmsg after __udp_enqueue_schedule_skb ns-calm1/calmveth1, socket_queue",
+                "UDP_CSUM in udp_recvmsg after __udp_enqueue_schedule_skb ns-calm1/calmveth1, socket_queue",
+            ],
+        ),
         (7201, &["NETFILTER_DROP in nft_do_chain after nf_hook_slow ns-calm1/calmveth1, IPv4 PREROUTING"]),
         (7202, &["NETFILTER_DROP in nft_do_chain after nf_hook_slow ns-calm1/calmveth1, IPv4 INPUT"]),
         (7203, &["NETFILTER_DROP in nft_do_chain after nf_hook_slow ns-calm1/calmveth1, IPv4 FORWARD"]),
