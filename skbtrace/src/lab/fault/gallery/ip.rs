@@ -80,7 +80,11 @@ pub(super) static PAGE: [Fault; 9] = [
         steps: &[
             FORWARDING,
             VIA,
-            run!(SERVER, "ip route del default dev calmveth1", "ip route replace default dev calmveth1"),
+            run!(
+                SERVER,
+                "ip route del default dev calmveth1",
+                "ip route replace default dev calmveth1 proto static scope link"
+            ),
         ],
         show: counted(BEYOND, SERVER, "IpExt", "InNoRoutes"),
         verdict: by_ip(
