@@ -2,6 +2,8 @@
 
 mod catalogue;
 mod plan;
+mod row;
 
-pub use catalogue::{CATALOGUE, DeviceAt, Hop, Probe, Role, SkbAt, hop};
+pub use catalogue::{CATALOGUE, hop};
 pub use plan::{Fate, Plan, Row};
+pub use row::{DeviceAt, Hop, Probe, Role, SkbAt};

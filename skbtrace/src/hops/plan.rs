@@ -2,7 +2,8 @@
 
 use skbtrace_common::{HOP_COUNT, HopArgs, NO_ARG, Source, hop_flags};
 
-use super::catalogue::{CATALOGUE, DeviceAt, Hop, Probe, Role};
+use super::catalogue::CATALOGUE;
+use super::row::{DeviceAt, Hop, Probe, Role};
 use crate::host::{Host, Param};
 
 /// What becomes of a hop on this host.
