@@ -14,7 +14,7 @@ use super::headline::{hook_name, netfilter_hook, tcp_flags};
 use super::row::{device_name, ip_summed};
 use super::{Names, place, reason_name};
 use crate::name::printable;
-use crate::trace::{self, Cause, Outcome, Step};
+use crate::trace::{self, Cause, Outcome};
 use crate::verdict::{self, Place, payload};
 use line::{
     Branch, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Pair, Part, Payload, Process,
@@ -45,14 +45,14 @@ impl Json {
     pub fn events(&self, out: &mut dyn io::Write, packet: &trace::Packet, names: &dyn Names) -> io::Result<()> {
         let Some(number) = packet.number else { return Ok(()) };
         for part in packet.tree() {
-            for step in &part.steps {
+            for index in 0..part.steps.len() {
                 let event = Event {
                     number,
                     id: format!("{:#x}", part.id),
                     parent: part.parent.map(|parent| format!("{parent:#x}")),
                     flow: part.flow.map(flow_of),
                     verdict: status(part.verdict()),
-                    event: hop(step, names),
+                    event: hop(part, index, names),
                 };
                 write_line(out, &Line::Event { version: JSON_VERSION, event })?;
             }
@@ -130,7 +130,7 @@ fn packet_of(packet: &trace::Packet, names: &dyn Names) -> Packet {
             .map(|part| Part { id: format!("{:#x}", part.id), payload_len: part.payload_len })
             .collect(),
         outcome: end(&packet.outcome, netfilter_hook(packet, names), names),
-        hops: packet.steps.iter().map(|step| hop(step, names)).collect(),
+        hops: (0..packet.steps.len()).map(|index| hop(packet, index, names)).collect(),
         branches: branches
             .map(|branch| Branch { after: branch.after, packet: packet_of(&branch.packet, names) })
             .collect(),
@@ -166,7 +166,8 @@ fn flow_of(flow: trace::Flow) -> Flow {
     }
 }
 
-fn hop(step: &Step, names: &dyn Names) -> Hop {
+fn hop(packet: &trace::Packet, index: usize, names: &dyn Names) -> Hop {
+    let step = &packet.steps[index];
     let event = &step.event;
     let device = |key: DeviceKey, name| Device {
         name: device_name(name, key.ifindex),
@@ -202,6 +203,7 @@ fn hop(step: &Step, names: &dyn Names) -> Hop {
         vlan: (event.vlan_tci != 0).then_some(event.vlan_tci & 0xfff),
         mark: event.mark,
         ttl: (event.flags & EventFlags::L3 != 0).then_some(event.ttl),
+        accepted: packet.netfilter_accepted(index),
         netfilter: (event.nf_family != 0).then(|| hook_name(event)),
         copied: (step.hop == HopId::SkbCopyDatagramIter).then_some(event.copied),
         read_failed: event.flags & EventFlags::READ_FAILED != 0,

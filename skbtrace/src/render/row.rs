@@ -2,7 +2,7 @@
 
 use skbtrace_common::{Context, DeviceKey, Event, EventFlags, HopId};
 
-use super::headline::{addresses, hook_name, process_name, queue_name};
+use super::headline::{addresses, counted, hook_name, process_name, queue_name};
 use super::{Names, duration};
 use crate::name::printable;
 use crate::trace::{Flow, Step};
@@ -87,6 +87,9 @@ fn remarks(before: Option<&Step>, step: &Step) -> Vec<String> {
             Some(Context::HARDIRQ) => remarks.push("hardirq".to_owned()),
             _ => {}
         }
+    }
+    if event.copied > 0 {
+        remarks.push(format!("{} to the application", counted(u64::from(event.copied), "byte")));
     }
     if let Some(queue) = step.waited {
         remarks.push(format!("waited {} in {}", duration(step.delta_ns), queue_name(queue)));

@@ -171,7 +171,7 @@ impl Text {
     ) {
         let mut at = Place::default();
         let mut before = None;
-        for step in &packet.steps {
+        for (index, step) in packet.steps.iter().enumerate() {
             if step.missing > 0 {
                 let lost = format!("… {} lost", counted(u64::from(step.missing), "event"));
                 let row = Row { hop: lost, ..Row::default() };
@@ -181,6 +181,9 @@ impl Text {
                 let since_source = |source: &Step| step.event.time_ns.saturating_sub(source.event.time_ns);
                 let since_ns = before.map_or_else(|| source.map(since_source), |_| Some(step.delta_ns));
                 let mut row = row(before.or(source), step, since_ns, &mut at, names);
+                if let Some(accepted) = packet.netfilter_accepted(index) {
+                    row.remarks.push(if accepted { "accepted" } else { "dropped" }.to_owned());
+                }
                 let here = (packet.id, step.event.step);
                 let change = change.filter(|change| (change.after.packet, change.after.step) == here);
                 row.remarks.extend(change.map(|change| self.paint(Tone::Bad, &mark(change))));

@@ -174,6 +174,16 @@ impl Packet {
         cut.then_some((at, shrunk))
     }
 
+    /// What netfilter decided at this step, told from what came of the packet: it went on, or it was dropped there. `None`
+    /// where the step is none of netfilter's, or nothing came after it.
+    #[must_use]
+    pub fn netfilter_accepted(&self, step: usize) -> Option<bool> {
+        (self.steps.get(step)?.hop == HopId::NfHookSlow).then_some(())?;
+        let mut after = self.steps.iter().skip(step + 1).filter(|step| step.role() != Role::Work);
+        let next = after.next().filter(|next| next.missing == 0)?;
+        Some(!next.is_end() || !matches!(self.outcome, Outcome::Dropped { .. }))
+    }
+
     /// The outcome of the packet as a whole: of this `sk_buff`, or, when it was only the source of a clone that went
     /// on in its place (beside a tcpdump, out of a bridge's flood), of the branch that came furthest. A taken copy in
     /// a tap never counts. When anything was lost anywhere in the tree, it is the incomplete one. A packet that was cut

@@ -194,6 +194,8 @@ pub(super) struct Hop {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) netfilter: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) accepted: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) copied: Option<u32>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) read_failed: bool,
