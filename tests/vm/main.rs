@@ -16,6 +16,7 @@ mod host;
 mod napi;
 mod parts;
 mod path;
+mod payload;
 mod protocols;
 mod recording;
 mod sockets;

@@ -32,6 +32,9 @@ pub struct Args {
     /// Show the output of the tests on real kernels while they run.
     #[arg(long)]
     verbose: bool,
+    /// On real kernels, also put in place every fault of the gallery, one after another: some ten minutes more on each.
+    #[arg(long)]
+    gallery: bool,
     /// Only tests whose name contains this.
     filter: Option<String>,
 }
@@ -150,6 +153,10 @@ fn vm_tests(debug: bool) -> Result<PathBuf> {
 fn on_kernel(kernel: &str, program: OsString, args: &Args) -> Result<Count> {
     let machine = vm::Machine { timeout: TIMEOUT, ..vm::Machine::new(kernel) };
     let mut words = vec![program, "--test-threads=1".into(), "--include-ignored".into()];
+    let asked_for = args.filter.as_ref().is_some_and(|filter| filter.contains("gallery"));
+    if !args.gallery && !asked_for {
+        words.extend(["--skip", "gallery::"].map(OsString::from));
+    }
     words.extend(args.filter.iter().map(OsString::from));
     let package = cargo::workspace().join("skbtrace");
     let env = [

@@ -27,6 +27,7 @@ pub struct Packet {
     pub flow: Option<Flow>,
     pub tcp: Option<Tcp>,
     pub payload_len: u64,
+    pub payload: Option<Payload>,
     pub retransmission: bool,
     /// Id of the packet that it was appended to.
     pub joined: Option<String>,
@@ -59,6 +60,22 @@ pub struct Flow {
 #[derive(Debug, Deserialize)]
 pub struct Icmp {
     pub r#type: u8,
+}
+
+/// What is known of a payload.
+#[derive(Debug, Deserialize)]
+pub struct Payload {
+    pub verdict: String,
+    pub hops: Option<u64>,
+    pub before: Option<Site>,
+    pub after: Option<Site>,
+    pub offset: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Site {
+    pub hop: String,
+    pub step: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -104,6 +121,7 @@ pub struct Hop {
 pub struct Summary {
     pub packets: u64,
     pub delivered: u64,
+    pub garbled: u64,
     pub incomplete: u64,
     pub loopback: u64,
     pub losses: std::collections::BTreeMap<String, u64>,
