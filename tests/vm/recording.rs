@@ -196,7 +196,8 @@ fn a_killed_run_is_shown_up_to_the_tear() {
     datagrams(CLIENT, SERVER, PORT, 5);
     let show = |file: &str| show(&[file.to_owned()], &["--json"]);
     // A run that is still going on can be shown already.
-    wait_until("the five are recorded", || show(&file).stdout.lines().count() == 5);
+    let whole = "packets to their end 5, under way 0\n";
+    wait_until("the five are recorded to their ends", || show(&file).stderr.ends_with(whole));
     tracer.signal(Signal::SIGKILL);
     let live = tracer.wait();
     assert_eq!((live.code(), live.stdout.lines().count()), (None, 5), "{live:#?}");
@@ -210,7 +211,7 @@ fn a_killed_run_is_shown_up_to_the_tear() {
         complaint,
         format!(
             "skbtrace: it ends without an end: the run was killed, or is still going on; shown is what comes before: \
-             events {events}, packets to their end 5, under way 0\n"
+             events {events}, {whole}"
         )
     );
 
