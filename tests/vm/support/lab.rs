@@ -1,6 +1,6 @@
 //! A lab that is quiet, and gone at the end of the test whatever happens.
 //!
-//! Quiet: neighbours are known for ever and IPv6 is off, so that the only packets are those that a test sends.
+//! Quiet: neighbours, and the bridge's ports to them, are known for ever and IPv6 is off, so that the only packets are those that a test sends.
 
 use std::{
     fs,
@@ -58,6 +58,13 @@ impl Lab {
             }
             neighbour("ns-calm1", "calmveth1", CLIENT.1, 2);
             neighbour("ns-calm2", "calmveth2", SERVER.1, 1);
+        }
+        if scenario == "bridge" {
+            for n in [1, 2] {
+                // Else it would flood what is for one that it has not heard of yet.
+                let mac = sh(&format!("ip netns exec ns-calm{n} cat /sys/class/net/calmveth{n}/address"));
+                sh(&format!("bridge fdb replace {} dev calmveth{n}_peer master static", mac.trim()));
+            }
         }
         if !ipv6 {
             settle();
