@@ -6,7 +6,9 @@
 //! - `topology`: netns, links, peers and bridges, from netlink, and the segment of one interface
 //! - `hops`: the catalogue of hops, and the plan: catalogue × host → what to attach, what not and why
 //! - `capture`: loads, attaches, reads the ring: a stream of events
+//! - `survey`: what on this host can garble, drop or hold up a packet, for the advice of a finding
 //! - `trace`: events → packets. Pure
+//! - `verdict`: packets → findings. Pure
 //! - `render`: a file per output format. Pure
 //! - `store`: recordings of runs: pcapng files that Wireshark opens as they are. Pure
 //! - `lab`: scenarios to trace, built from network namespaces
@@ -20,6 +22,7 @@ pub mod name;
 pub mod render;
 pub mod run;
 pub mod store;
+pub mod survey;
 pub mod topology;
 pub mod trace;
 pub mod verdict;

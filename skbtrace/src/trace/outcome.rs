@@ -227,7 +227,7 @@ fn ended(steps: &[Step], reasons: &Reasons) -> Outcome {
     if killed && !is_used_up(last, reason, reasons) {
         let stage = match (role, copied) {
             (_, Some(_)) => Stage::Copied,
-            (Some(Role::Socket), None) => Stage::SocketQueue,
+            (Some(Role::Socket), None) if !is_refused(end, reason, reasons) => Stage::SocketQueue,
             _ => Stage::Path,
         };
         let at = path.iter().rev().find(|step| step.role() != Role::Work).map(|step| step.hop);
@@ -249,6 +249,16 @@ fn ended(steps: &[Step], reasons: &Reasons) -> Outcome {
         (Role::Transport, None) => delivered(steps, How::Protocol, end),
         (Role::Receive, None) if takes_it_up(last.hop) => delivered(steps, How::Protocol, end),
         _ => Outcome::Consumed { at: last.hop },
+    }
+}
+
+/// Whether a socket that was about to queue the packet had no room for it (net/ipv4/udp.c, __udp_enqueue_schedule_skb;
+/// net/core/sock.c, __sock_queue_rcv_skb). A kernel that gives no reasons refuses in the softirq that brings the packet;
+/// what has been queued is thrown away by a process: its reader, or who closes the socket.
+fn is_refused(end: &Step, reason: Option<u32>, reasons: &Reasons) -> bool {
+    match reason {
+        Some(_) => reasons.is(reason, "SOCKET_RCVBUFF") || reasons.is(reason, "PROTO_MEM"),
+        None => end.process().is_none(),
     }
 }
 

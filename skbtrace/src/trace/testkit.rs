@@ -31,6 +31,7 @@ const NOWHERE: Dev = dev(0, 0, "");
 /// Drop reasons of the made-up kernel.
 pub(crate) const REASON_NOT_SPECIFIED: u32 = 2;
 pub(crate) const REASON_NETFILTER: u32 = 8;
+pub(crate) const REASON_RCVBUFF: u32 = 5;
 
 /// One packet on its way: events with growing steps and times.
 #[derive(Clone, Debug)]

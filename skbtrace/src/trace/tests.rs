@@ -9,12 +9,15 @@ mod parts;
 
 use skbtrace_common::{DeviceKey, Event, HopId};
 
-use super::testkit::{Lab, NIC, PEER1, PEER2, PORT3, REASON_NETFILTER, REASON_NOT_SPECIFIED, VETH1, VETH2};
+use super::testkit::{
+    Lab, NIC, PEER1, PEER2, PORT3, REASON_NETFILTER, REASON_NOT_SPECIFIED, REASON_RCVBUFF, VETH1, VETH2,
+};
 use super::{Cause, How, Losses, Outcome, Packet, Queue, Reasons, Stage, StitchOptions, Stitcher, Summary};
 
 fn reasons() -> Reasons {
     Reasons::new([
         (2, "SKB_DROP_REASON_NOT_SPECIFIED".to_owned()),
+        (REASON_RCVBUFF, "SKB_DROP_REASON_SOCKET_RCVBUFF".to_owned()),
         (REASON_NETFILTER, "SKB_DROP_REASON_NETFILTER_DROP".to_owned()),
     ])
 }
@@ -124,7 +127,7 @@ fn what_icmpv6_uses_up_is_no_drop_when_no_reason_is_named() {
 #[test]
 fn a_drop_knows_reason_place_and_stage() {
     let mut lab = Lab::new();
-    let closed = lab.datagram(2, 2).dropped(1_000, 0xabcd, None).events;
+    let closed = lab.datagram(2, 2).process(401, "receiver").dropped(1_000, 0xabcd, None).events;
     let syn = lab.tcp_control(3, 0x02, 1);
     let refused = [&syn[..syn.len() - 1], &[Event { hop: HopId::KfreeSkb as u16, ..syn[syn.len() - 1] }]].concat();
     let (packets, summary) =
@@ -149,6 +152,20 @@ fn a_drop_knows_reason_place_and_stage() {
     );
     assert!(matches!(packets[2].outcome, Outcome::Dropped { reason: None, at: Some(HopId::TcpV4Rcv), .. }));
     assert_eq!(summary.drop_reasons, [(None, 2), (Some(REASON_NETFILTER), 1)].into());
+}
+
+#[test]
+fn a_full_socket_refuses_what_it_never_queued() {
+    let stage = |trip: super::testkit::Trip, reason| match stitch(&trip.dropped(500, 1, reason).events)[0].outcome {
+        Outcome::Dropped { stage, .. } => stage,
+        ref other => panic!("{other:?}"),
+    };
+    let arrived = || Lab::new().datagram(1, 1);
+    let reader = || arrived().process(401, "receiver");
+    assert_eq!(stage(arrived(), Some(REASON_RCVBUFF)), Stage::Path);
+    assert_eq!(stage(arrived(), None), Stage::Path, "in the softirq that brought it");
+    assert_eq!(stage(reader(), None), Stage::SocketQueue);
+    assert_eq!(stage(reader(), Some(REASON_NOT_SPECIFIED)), Stage::SocketQueue);
 }
 
 #[test]

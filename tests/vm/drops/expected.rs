@@ -86,9 +86,9 @@ pub(super) fn endings(cleaned: usize, read: usize, refused: usize) -> Endings {
         (
             7305,
             &[
-                "NOT_SPECIFIED in br_handle_frame_finish after br_flood init/calmveth1_peer",
-                "NOT_SPECIFIED in br_handle_frame_finish after br_flood init/calmveth1_peer",
-                "NO_TX_TARGET in br_handle_frame_finish after br_flood init/calmveth1_peer",
+                "NOT_SPECIFIED in br_handle_frame_finish after br_forward init/calmveth1_peer → init/calmveth2_peer",
+                "NOT_SPECIFIED in br_handle_frame_finish after br_forward init/calmveth1_peer → init/calmveth2_peer",
+                "NO_TX_TARGET in br_handle_frame_finish after br_forward init/calmveth1_peer → init/calmveth2_peer",
             ],
         ),
     ];
@@ -101,8 +101,7 @@ pub(super) fn endings(cleaned: usize, read: usize, refused: usize) -> Endings {
             (port.to_string(), BTreeMap::from([(ending.to_owned(), COUNT)]))
         })
         .collect();
-    let full =
-        "SOCKET_RCVBUFF in udp_queue_rcv_one_skb after __udp_enqueue_schedule_skb ns-calm1/calmveth1, socket_queue";
+    let full = "SOCKET_RCVBUFF in udp_queue_rcv_one_skb after __udp_enqueue_schedule_skb ns-calm1/calmveth1";
     endings.insert("7108".to_owned(), [("delivered".to_owned(), read), (full.to_owned(), refused)].into());
     endings.insert(CLEAN.to_string(), [("delivered".to_owned(), cleaned)].into());
     endings

@@ -18,11 +18,12 @@ use serde::Serialize;
 use super::{Missing, Scenario, join};
 use crate::name::printable;
 
+pub use crate::verdict::{Cause, Class, Span};
 pub use inject::{Cleared, Injected, clear, in_place, inject, placed};
 pub(in crate::lab) use inject::{Lab, clear_observed};
 pub use show::Show;
 pub use step::Step;
-pub use verdict::{Cause, Class, Span, Verdict};
+pub use verdict::Verdict;
 
 /// A row of the gallery.
 #[derive(Debug, Serialize)]

@@ -1,0 +1,11 @@
+//! What on this host can garble, drop, hold up, double or reorder a packet of a segment: tc filters, XDP programs, queueing
+//! disciplines, rules of netfilter, settings of bridges, devices and routing. A finding is explained by the fact that is in
+//! its place and can do what was seen.
+//!
+//! The types are plain data, which a recording keeps, so that it is explained on any machine as on the one it was made on.
+//!
+//! - `fact`: what a fact says
+
+mod fact;
+
+pub use fact::{Effects, Fact, Spot, Survey};
