@@ -34,7 +34,8 @@ fn to_the_socket(packet: &Packet) -> Vec<String> {
     match packet.flags() {
         _ if packet.payload_len > 0 && packet.joined.is_some() => bare(&[&["tcp_queue_rcv"], &tries[..]].concat()),
         _ if packet.payload_len > 0 => bare(&[&["tcp_queue_rcv"], &tried[..], &["skb_copy_datagram_iter"]].concat()),
-        "FIN ACK" => bare(&["tcp_queue_rcv"]),
+        // So it does with an end, if there is data that nobody has read yet.
+        "FIN ACK" => bare(&[&["tcp_queue_rcv"], &tried[..]].concat()),
         _ => Vec::new(),
     }
 }
