@@ -2,6 +2,7 @@
 
 mod cargo;
 mod demo;
+mod gallery;
 mod setup;
 mod test;
 mod toolchain;
@@ -33,6 +34,8 @@ enum Task {
     Test(test::Args),
     /// Trace a page on its way through veth pairs and a bridge.
     Demo(demo::Args),
+    /// Put every fault of the gallery into a lab, one after another, and see whether skbtrace finds it.
+    Gallery(gallery::Args),
     /// Run a command on a real kernel in a virtual machine.
     ///
     /// The command runs as root in the current folder and sees all of this machine's files; what it writes is gone
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf => build_ebpf(),
         Task::Test(args) => test::run(&args),
         Task::Demo(args) => demo::run(&args),
+        Task::Gallery(args) => gallery::run(&args),
         Task::Vm(args) => run_vm(args),
     };
     match done {

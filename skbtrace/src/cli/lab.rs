@@ -1,6 +1,7 @@
 //! `skbtrace lab`: builds, shows and removes a scenario to trace, sends traffic through it, and puts faults into it.
 
 mod fault;
+mod prove;
 
 use std::{
     io::{self, Write},

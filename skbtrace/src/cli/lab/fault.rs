@@ -4,7 +4,11 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{print, stop_flag};
+use super::{
+    print,
+    prove::{self, ProveArgs},
+    stop_flag,
+};
 use crate::{
     lab::fault::{self, Cleared, Fault, Injected, Step, placed},
     name::printable,
@@ -36,6 +40,11 @@ pub(super) enum Command {
     },
     /// Take back every fault that is in place, and say what was undone
     Clear,
+    /// Put faults in place one by one, trace each with clean traffic beside it, and compare what is found with what must be
+    ///
+    /// Exit status 1 when one is not found as its row expects, or when anything else is blamed. Builds the lab that each
+    /// needs, and removes it in the end.
+    Prove(ProveArgs),
 }
 
 pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -44,6 +53,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Inject { name, also } => inject(fault::find(&name)?, also),
         Command::Show { name, json } => show(name.as_deref(), json),
         Command::Clear => clear(),
+        Command::Prove(args) => prove::run(&args),
     }
 }
 

@@ -9,6 +9,7 @@ mod gallery;
 mod inject;
 pub mod mark;
 pub mod program;
+pub mod prove;
 pub mod show;
 pub mod step;
 mod verdict;

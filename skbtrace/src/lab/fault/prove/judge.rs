@@ -1,0 +1,205 @@
+//! What the tracer said, beside what it should have said.
+//!
+//! A fault is found when a finding has its class, its cause and its device, and a pair of hops within the span that the row
+//! names: the tracer may know more hops than the row, never fewer. Whatever else it finds is wrong, but for a drop that
+//! follows from the fault: of a packet that a checksum then refuses, for one.
+
+use std::io;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::beside::{Flowed, PORT};
+use crate::lab::fault::{Class, Error, Span, Verdict};
+
+/// A finding of the tracer's, as its JSON has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Found {
+    /// Class.
+    pub class: String,
+    /// The hop before.
+    pub from: Option<String>,
+    /// The hop after.
+    pub to: Option<String>,
+    /// Name of the device.
+    pub device: String,
+    /// Cause.
+    pub cause: String,
+    /// Packets.
+    pub count: u64,
+    /// The kernel's reasons for a drop.
+    pub reasons: Vec<String>,
+}
+
+/// What is wrong with what was said, if anything.
+#[derive(Debug, Default, Serialize)]
+pub struct Judgement {
+    /// What was found.
+    pub found: Vec<Found>,
+    /// Sentences.
+    pub wrong: Vec<String>,
+}
+
+impl Found {
+    fn of(finding: &Value) -> Found {
+        let text = |key: &str| finding[key].as_str().map(str::to_owned);
+        let reasons = finding["reasons"].as_array().into_iter().flatten();
+        Found {
+            class: text("class").unwrap_or_default(),
+            from: text("from"),
+            to: text("to"),
+            device: text("device").unwrap_or_default(),
+            cause: text("cause").unwrap_or_default(),
+            count: finding["count"].as_u64().unwrap_or_default(),
+            reasons: reasons.filter_map(|reason| reason.as_str().map(str::to_owned)).collect(),
+        }
+    }
+
+    /// In words, as the rows of the gallery are: `garbled between a and b at device (cause)`.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let Found { class, from, to, device, cause, count, reasons } = self;
+        let span = match (from, to) {
+            (Some(from), Some(to)) => format!("between {from} and {to}"),
+            (Some(at), None) | (None, Some(at)) => format!("at {at}"),
+            (None, None) => "before the first hop".to_owned(),
+        };
+        let why = if reasons.is_empty() { String::new() } else { format!(", {}", reasons.join(" ")) };
+        format!("{count} {class} {span} at {device} ({cause}{why})")
+    }
+
+    /// Whether it says what is expected, at a place on this path.
+    fn is(&self, expected: &Verdict, path: &[String]) -> bool {
+        let at = |hop: &str| path.iter().position(|name| name == hop);
+        let from = self.from.as_deref().and_then(at);
+        let to = self.to.as_deref().and_then(at);
+        let place = match expected.span {
+            Span::Unseen => self.from.is_none(),
+            Span::At(hop) => at(hop.name()).is_some_and(|hop| from.is_some_and(|from| from >= hop)),
+            Span::Between(first, last) => {
+                // On a path through two pairs a hop stands twice: the place is told by the device.
+                let last = path.iter().rposition(|name| name == last.name());
+                let within =
+                    |hop: Option<usize>| hop.is_some_and(|hop| Some(hop) >= at(first.name()) && Some(hop) <= last);
+                within(from) && within(to)
+            }
+        };
+        let cause = serde_json::to_value(expected.cause).is_ok_and(|cause| cause == self.cause.as_str());
+        place && cause && self.class == expected.class.name() && self.device == expected.device
+    }
+
+    /// Whether it follows from a fault that has been found.
+    fn follows_from(&self, expected: &Verdict) -> bool {
+        let reasons = expected.reasons;
+        let named = !reasons.is_empty() && self.reasons.iter().all(|reason| reasons.contains(&reason.as_str()));
+        self.class == Class::Dropped.name() && expected.class != Class::Dropped && named
+    }
+}
+
+/// Compares. `output` is what `skbtrace run --json` printed.
+pub(super) fn judge(expected: &[(&str, Verdict)], clean: &Flowed, output: &str) -> Result<Judgement, Error> {
+    let lines: Result<Vec<Value>, _> = output.lines().map(serde_json::from_str).collect();
+    let lines = lines.map_err(|error| unreadable(&error.to_string()))?;
+    let Some((summary, packets)) = lines.split_last() else { return Err(unreadable("it is empty")) };
+    let findings: Vec<&Value> = summary["findings"].as_array().into_iter().flatten().collect();
+    let mut judgement = Judgement { found: findings.iter().map(|one| Found::of(one)).collect(), wrong: Vec::new() };
+    let mut explained = vec![false; findings.len()];
+    for (name, verdict) in expected {
+        let mut matched = false;
+        for ((finding, found), explained) in findings.iter().zip(&judgement.found).zip(&mut explained) {
+            if found.is(verdict, &path(finding, packets)) {
+                (matched, *explained) = (true, true);
+            }
+            *explained |= found.follows_from(verdict);
+        }
+        if !matched {
+            judgement.wrong.push(format!("{name} is not found"));
+        }
+    }
+    let unexplained = judgement.found.iter().zip(&explained).filter(|(_, explained)| !**explained);
+    judgement.wrong.extend(unexplained.map(|(found, _)| format!("found too: {}", found.line())));
+    let blamed = packets.iter().filter(|packet| is_blamed(packet) && is_intact(packet, clean)).count();
+    if blamed > 0 {
+        judgement.wrong.push(format!("{blamed} packets that arrived intact are blamed"));
+    }
+    Ok(judgement)
+}
+
+/// The hops of the first packet that a finding names, and of its branches.
+fn path(finding: &Value, packets: &[Value]) -> Vec<String> {
+    fn names(packet: &Value, into: &mut Vec<String>) {
+        let hops = packet["hops"].as_array().into_iter().flatten();
+        into.extend(hops.filter_map(|hop| hop["hop"].as_str().map(str::to_owned)));
+        packet["branches"].as_array().into_iter().flatten().for_each(|branch| names(branch, into));
+    }
+    let mut path = Vec::new();
+    let number = finding["packets"].get(0);
+    if let Some(packet) = packets.iter().find(|packet| packet.get("number").is_some_and(|one| Some(one) == number)) {
+        names(packet, &mut path);
+    }
+    path
+}
+
+fn is_blamed(packet: &Value) -> bool {
+    packet["payload"]["verdict"] == "garbled" || packet["verdict"] == "dropped"
+}
+
+fn is_intact(packet: &Value, clean: &Flowed) -> bool {
+    let port = |key: &str| packet["flow"][key].as_u64().and_then(|port| u16::try_from(port).ok());
+    port("dport") == Some(PORT) && port("sport").is_some_and(|port| clean.intact.contains(&port))
+}
+
+fn unreadable(why: &str) -> Error {
+    Error::Show { doing: "read what the tracer said".to_owned(), answer: io::Error::other(why.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::fault::find;
+
+    fn output(findings: &str, packets: &[&str]) -> String {
+        format!("{}\n{{\"type\":\"summary\",\"findings\":[{findings}]}}\n", packets.join("\n"))
+    }
+
+    fn wrong(fault: &str, findings: &str) -> Vec<String> {
+        let hops = ["ip_output", "__dev_queue_xmit", "net_dev_start_xmit", "veth_xmit", "enqueue_to_backlog"];
+        let hops: Vec<_> = hops.iter().map(|hop| format!("{{\"hop\":\"{hop}\"}}")).collect();
+        let packet =
+            format!("{{\"type\":\"packet\",\"number\":1,\"verdict\":\"delivered\",\"hops\":[{}]}}", hops.join(","));
+        let verdict = find(fault).unwrap().verdict;
+        judge(&[(fault, verdict)], &Flowed::default(), &output(findings, &[&packet])).unwrap().wrong
+    }
+
+    const RIGHT: &str = r#"{"class":"garbled","from":"__dev_queue_xmit","to":"net_dev_start_xmit",
+        "device":"calmveth1_peer","cause":"tc_filter","count":3,"reasons":[],"packets":[1]}"#;
+
+    #[test]
+    fn a_pair_within_the_span_is_right() {
+        let right = RIGHT.replace('\n', "");
+        assert_eq!(wrong("pedit-port-egress", &right), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_part_of_a_finding_counts() {
+        let right = RIGHT.replace('\n', "");
+        let changes = [("garbled", "dropped"), ("__dev_queue_xmit", "ip_output"), ("_peer", ""), ("tc_filter", "xdp")];
+        for (old, new) in changes {
+            let wrong = wrong("pedit-port-egress", &right.replace(old, new));
+            assert_eq!(wrong[0], "pedit-port-egress is not found", "{new}");
+            assert!(wrong[1].starts_with("found too: 3 "), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_arrived_intact_is_not_to_be_blamed() {
+        let packet = |port, verdict| {
+            format!(
+                r#"{{"type":"packet","number":1,"verdict":"{verdict}","flow":{{"sport":{port},"dport":8999}},"hops":[]}}"#
+            )
+        };
+        let clean = Flowed { sent: 2, intact: vec![20_000] };
+        let wrong = |port, verdict| judge(&[], &clean, &output("", &[&packet(port, verdict)])).unwrap().wrong.len();
+        assert_eq!((wrong(20_000, "dropped"), wrong(20_000, "delivered"), wrong(20_001, "dropped")), (1, 0, 0));
+    }
+}

@@ -1,0 +1,105 @@
+//! Whether the tracer finds a fault: it is put in place, its traffic and clean traffic beside it are traced, and what the
+//! tracer says is compared with what the row of the gallery expects.
+//!
+//! The tracer is this very program, run as any user runs it. What it says is judged by what the sockets of the clean
+//! traffic received, never by what it says of itself.
+//!
+//! - `beside`: the clean traffic
+//! - `judge`: compares; pure
+//! - `tracer`: the program, traced with
+
+mod beside;
+mod judge;
+mod tracer;
+
+use std::{path::Path, sync::atomic::AtomicBool};
+
+use serde::Serialize;
+
+use super::{Error, Fault, inject, show};
+use crate::lab::{self, Scenario};
+
+pub use judge::{Found, Judgement};
+
+/// What came of one proof.
+#[derive(Debug, Serialize)]
+pub struct Proof {
+    /// The faults that were in place, by name.
+    pub faults: Vec<&'static str>,
+    /// What their own traffic noticed, in words.
+    pub traffic: Vec<String>,
+    /// Whether the traffic of each showed it: a fault that does not act proves nothing.
+    pub shown: bool,
+    /// Datagrams of the clean traffic that arrived intact, of how many.
+    pub clean: (usize, usize),
+    /// What the tracer found.
+    pub judgement: Judgement,
+}
+
+impl Proof {
+    /// Whether every fault acted and was found, and nothing else was.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.shown && self.judgement.wrong.is_empty()
+    }
+}
+
+/// Puts faults into the lab, all at once, traces their traffic with `program`, and takes them back. Builds the scenario that
+/// they need where it is not up.
+///
+/// # Errors
+/// When a fault cannot be put in place or taken back, its traffic cannot be sent, or the tracer does not work. What was put in
+/// place is taken back also then.
+pub fn prove(faults: &[&'static Fault], program: &Path, stop: &AtomicBool) -> Result<Proof, Error> {
+    let Some(first) = faults.first() else { return Err(Error::WhichOne(0)) };
+    ready(first.scenario, stop)?;
+    let proof = in_place(faults, program, stop);
+    let cleared = super::clear();
+    let proof = proof?;
+    cleared?;
+    Ok(proof)
+}
+
+/// Without any fault: what the tracer says of clean traffic alone.
+///
+/// # Errors
+/// As [`prove`].
+pub fn prove_clean(scenario: Scenario, program: &Path, stop: &AtomicBool) -> Result<Proof, Error> {
+    ready(scenario, stop)?;
+    trace(&[], scenario, program, stop)
+}
+
+fn ready(scenario: Scenario, stop: &AtomicBool) -> Result<(), Error> {
+    lab::up(scenario, stop)?;
+    super::clear().map(drop)
+}
+
+fn in_place(faults: &[&'static Fault], program: &Path, stop: &AtomicBool) -> Result<Proof, Error> {
+    for (index, fault) in faults.iter().enumerate() {
+        inject(fault, index > 0, stop)?;
+    }
+    trace(faults, faults[0].scenario, program, stop)
+}
+
+fn trace(faults: &[&'static Fault], scenario: Scenario, program: &Path, stop: &AtomicBool) -> Result<Proof, Error> {
+    let layout = scenario.layout();
+    let [_, client] = layout.talkers;
+    let tracer = tracer::Tracer::start(program, client.device)?;
+    let clean = beside::Clean::start(layout)?;
+    let (mut traffic, mut shown) = (Vec::new(), true);
+    for fault in faults {
+        let seen = show::run(fault, stop)?;
+        traffic.extend(seen.lines);
+        shown &= seen.effect;
+    }
+    let clean = clean.finish();
+    let output = tracer.finish()?;
+    let verdicts: Vec<_> = faults.iter().map(|fault| (fault.name, fault.verdict)).collect();
+    Ok(Proof {
+        faults: faults.iter().map(|fault| fault.name).collect(),
+        traffic,
+        shown,
+        clean: (clean.intact.len(), clean.sent),
+        judgement: judge::judge(&verdicts, &clean, &output)?,
+    })
+}
