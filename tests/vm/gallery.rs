@@ -1,6 +1,8 @@
 //! The gallery of faults: each one is put in place, its traffic shows it, it is taken back, and then the machine is as it
 //! was: the traffic is clean and every setting that a fault could touch is back.
 
+mod clean;
+
 use std::{collections::BTreeSet, fs, sync::atomic::AtomicBool, time::Instant};
 
 use skbtrace::lab::{
