@@ -74,8 +74,14 @@ struct Map {
     elem: Value,
 }
 
-/// A rule's text by its table, chain and handle.
-type Texts = BTreeMap<(String, String, u64), String>;
+/// What only the plain listing says.
+#[derive(Default)]
+struct Texts {
+    /// A rule's text by its table, chain and handle.
+    rules: BTreeMap<(String, String, u64), String>,
+    /// The devices of a chain by its table and name. Some versions of nft leave them out of the JSON.
+    devices: BTreeMap<(String, String), Vec<String>>,
+}
 
 pub(super) fn facts(place: &Place<'_>, found: &mut Found) {
     // Asking for tables would load the module.
@@ -87,7 +93,7 @@ pub(super) fn facts(place: &Place<'_>, found: &mut Found) {
             Ok(listing) => {
                 let texts = match run("nft", &["-s", "-a", "list", "ruleset"]) {
                     Answer::Said(text) => texts(&text),
-                    _ => Texts::new(),
+                    _ => Texts::default(),
                 };
                 return found.facts.extend(parse(place, listing, &texts));
             }
@@ -132,23 +138,38 @@ const EOPNOTSUPP: i32 = 95;
 fn texts(listing: &[u8]) -> Texts {
     let listing = String::from_utf8_lossy(listing);
     let (mut table, mut chain) = (String::new(), String::new());
-    let mut texts = Texts::new();
+    let mut texts = Texts::default();
     for line in listing.lines() {
         let depth = line.bytes().take_while(|byte| *byte == b'\t').count();
-        let Some((text, handle)) = line.trim().rsplit_once(" # handle ") else { continue };
+        let line = line.trim();
+        if depth == 2 && line.starts_with("type ") {
+            texts.devices.insert((table.clone(), chain.clone()), devices_in(line));
+        }
+        let Some((text, handle)) = line.rsplit_once(" # handle ") else { continue };
         let name = |kind: &str| text.strip_prefix(kind)?.strip_suffix(" {");
         match depth {
             0 => table = name("table ").unwrap_or_default().to_owned(),
             1 => chain = name("chain ").unwrap_or_default().to_owned(),
             2 => {
                 if let Ok(handle) = handle.parse() {
-                    texts.insert((table.clone(), chain.clone(), handle), printable(text.as_bytes()));
+                    texts.rules.insert((table.clone(), chain.clone(), handle), printable(text.as_bytes()));
                 }
             }
             _ => {}
         }
     }
     texts
+}
+
+/// `… hook ingress device "d0" priority …` or `… devices = { d0, d1 } priority …`.
+fn devices_in(line: &str) -> Vec<String> {
+    let list = match (line.split_once(" devices = { "), line.split_once(" device ")) {
+        (Some((_, rest)), _) => rest.split(" }").next(),
+        (None, Some((_, rest))) => rest.split(' ').next(),
+        (None, None) => None,
+    };
+    let names = list.unwrap_or_default().split(", ").map(|name| name.trim_matches('"').to_owned());
+    names.filter(|name| !name.is_empty()).collect()
 }
 
 fn parse(place: &Place<'_>, listing: Listing, texts: &Texts) -> Vec<Fact> {
@@ -178,7 +199,7 @@ fn parse(place: &Place<'_>, listing: Listing, texts: &Texts) -> Vec<Fact> {
     let mut facts = Vec::new();
     for base in &chains {
         let Some(spot) = base.hook.as_deref().and_then(|hook| spot(&base.family, hook)) else { continue };
-        let devices = devices(place, base);
+        let devices = devices(place, base, texts);
         let (cause, tool) = tool(&base.family, &base.table, &base.name);
         if base.policy.as_deref() == Some("drop") {
             let (table, chain) = (printable(base.table.as_bytes()), printable(base.name.as_bytes()));
@@ -218,7 +239,7 @@ fn parse(place: &Place<'_>, listing: Listing, texts: &Texts) -> Vec<Fact> {
 fn rule_text(rule: &Rule, tool: Option<&str>, texts: &Texts) -> String {
     let (table, chain) = (printable(rule.table.as_bytes()), printable(rule.chain.as_bytes()));
     let key = (format!("{} {}", rule.family, rule.table), rule.chain.clone(), rule.handle);
-    let text = texts.get(&key).cloned().unwrap_or_else(|| format!("handle {}", rule.handle));
+    let text = texts.rules.get(&key).cloned().unwrap_or_else(|| format!("handle {}", rule.handle));
     match tool {
         Some(tool) => format!("{tool} {table} {chain}: {text}"),
         None => format!("nft rule {} {table} {chain}: {text}", rule.family),
@@ -264,12 +285,16 @@ fn spot(family: &str, hook: &str) -> Option<Spot> {
 }
 
 /// The devices of a chain; one `None` for the whole namespace. Of devices that do not matter none.
-fn devices(place: &Place<'_>, chain: &Chain) -> Vec<Option<u32>> {
+fn devices(place: &Place<'_>, chain: &Chain, texts: &Texts) -> Vec<Option<u32>> {
+    let key = (format!("{} {}", chain.family, chain.table), chain.name.clone());
     let names: Vec<&str> = match &chain.dev {
-        None => return vec![None],
         Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
         Some(name) => name.as_str().into_iter().collect(),
+        None => texts.devices.get(&key).into_iter().flatten().map(String::as_str).collect(),
     };
+    if names.is_empty() {
+        return vec![None];
+    }
     let called = |wanted: &str, name: &[u8]| match wanted.strip_suffix('*') {
         Some(beginning) => name.starts_with(beginning.as_bytes()),
         None => name == wanted.as_bytes(),
