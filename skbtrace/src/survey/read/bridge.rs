@@ -159,19 +159,22 @@ fn vlans(place: &Place<'_>, links: &[Detail], sets: &BTreeMap<u32, Vec<Vlan>>, f
 }
 
 /// What br_netfilter can show bridged packets to.
-const NETFILTER: [(&str, &str); 3] = [("iptables", "iptables"), ("ip6tables", "ip6tables"), ("arptables", "arptables")];
+const NETFILTER: [&str; 3] = ["iptables", "ip6tables", "arptables"];
 
 /// A bridge that shows what it forwards to the rules for routed packets, where there is any rule that could do something.
 pub(super) fn netfilter(place: &Place<'_>, links: &[Detail], rules: &[Fact], found: &mut Found) {
-    let asked = [Spot::Prerouting, Spot::Forward, Spot::Postrouting, Spot::Input];
-    let effects = rules.iter().filter(|rule| asked.contains(&rule.spot)).fold(NOTHING, |all, rule| all | rule.effects);
-    if effects == NOTHING {
-        return;
-    }
+    let of = |spots: &[Spot]| {
+        rules.iter().filter(|rule| spots.contains(&rule.spot)).fold(NOTHING, |all, rule| all | rule.effects)
+    };
+    let ip = of(&[Spot::Prerouting, Spot::Forward, Spot::Postrouting]);
+    let asked = [ip, ip, of(&[Spot::Neighbour])];
     for link in links {
         let Some(bridge) = link.bridge else { continue };
-        for ((tool, setting), own) in NETFILTER.into_iter().zip(bridge.netfilter) {
-            let sysctl = format!("net.bridge.bridge-nf-call-{setting}");
+        for ((tool, own), effects) in NETFILTER.into_iter().zip(bridge.netfilter).zip(asked) {
+            if effects == NOTHING {
+                continue;
+            }
+            let sysctl = format!("net.bridge.bridge-nf-call-{tool}");
             let everywhere = fs::read_to_string(format!("/proc/sys/{}", sysctl.replace('.', "/")));
             // Without br_netfilter the settings of bridges mean nothing.
             let Ok(everywhere) = everywhere else { continue };
@@ -180,8 +183,8 @@ pub(super) fn netfilter(place: &Place<'_>, links: &[Detail], rules: &[Fact], fou
                 (format!("{sysctl} = 1"), Some(format!("sysctl -w {sysctl}=0")))
             } else if own {
                 let device = place.word(link.ifindex);
-                let undo = device.map(|device| format!("ip link set dev {device} type bridge nf_call_{setting} 0"));
-                (format!("nf_call_{setting} 1"), undo)
+                let undo = device.map(|device| format!("ip link set dev {device} type bridge nf_call_{tool} 0"));
+                (format!("nf_call_{tool} 1"), undo)
             } else {
                 continue;
             };

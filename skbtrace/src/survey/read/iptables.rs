@@ -3,7 +3,7 @@
 //! They are asked only where the kernel says that the namespace has a table, because asking loads the table otherwise. The
 //! rules of the variants that write nftables are nftables' own.
 
-use std::fs;
+use std::{collections::HashMap, fs};
 
 use super::{
     DELAY, DROP, DUPLICATE, Found, GARBLE, NOTHING, REWRITE,
@@ -32,7 +32,7 @@ pub(super) fn facts(place: &Place<'_>, found: &mut Found) {
     let bridge = place.topology.links_in(place.inum).any(|link| link.kind == Kind::Bridge);
     let tables = ["ebtable_filter", "ebtable_nat", "ebtable_broute"];
     let loaded = |module: &&str| fs::exists(format!("/sys/module/{module}")).unwrap_or(false);
-    // Built into a kernel they show up there no less.
+    // Tables that are built into a kernel are not seen there: such kernels are rare, and asking for a table makes one.
     if bridge && tables.iter().any(loaded) {
         read(place, "ebtables", found);
     }
@@ -96,6 +96,8 @@ struct Table {
     /// Chains that the kernel itself calls, with their policies.
     policies: Vec<(String, String)>,
     rules: Vec<Rule>,
+    /// How many rules each chain has.
+    lengths: HashMap<String, usize>,
 }
 
 fn parse(place: &Place<'_>, tool: &str, command: &str, saved: &str) -> Vec<Fact> {
@@ -154,8 +156,8 @@ fn tables(saved: &str) -> Vec<Table> {
         else {
             continue;
         };
-        let number = table.rules.iter().filter(|rule| rule.chain == chain).count() + 1;
-        let rule = Rule { chain: chain.to_owned(), number, text: text.to_owned(), target: target_of(text) };
+        let number = table.lengths.entry(chain.to_owned()).and_modify(|length| *length += 1).or_insert(1);
+        let rule = Rule { chain: chain.to_owned(), number: *number, text: text.to_owned(), target: target_of(text) };
         table.rules.push(rule);
     }
     tables

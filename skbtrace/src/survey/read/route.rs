@@ -213,7 +213,8 @@ fn reverse_path(place: &Place<'_>, link: &Link) -> Option<Fact> {
     if all.max(setting(link, "rp_filter")?) != 1 {
         return None;
     }
-    let what = format!("strict rp_filter on {}: drops what an answer would leave by another device to", link.display());
+    let what =
+        format!("strict rp_filter on {}: drops packets whose answer would leave by another device", link.display());
     let undo = sysctl_of(link, "rp_filter").map(|name| format!("sysctl -w {name}=2"));
     let fact = place.fact(Cause::Route, Some(link.key.ifindex), Spot::Route, DROP, what);
     Some(Fact { undo: place.undo(undo), ..fact })

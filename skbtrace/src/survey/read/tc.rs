@@ -172,7 +172,7 @@ pub(super) fn tcx(place: &Place<'_>, found: &mut Found) {
         let Ok(name) = std::str::from_utf8(&link.name) else { continue };
         let sides = [(TcAttachType::Ingress, "ingress", Spot::Ingress), (TcAttachType::Egress, "egress", Spot::Egress)];
         for (side, called, spot) in sides {
-            let Ok((_, programs)) = SchedClassifier::query_tcx(name, side) else { return };
+            let Ok((_, programs)) = SchedClassifier::query_tcx(name, side) else { continue };
             for program in programs {
                 let what = format!("tcx {called}: bpf {} (id {})", printable(program.name()), program.id());
                 let ifindex = Some(link.key.ifindex);
