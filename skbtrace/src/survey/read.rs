@@ -28,7 +28,7 @@ mod tc;
 
 use std::{collections::BTreeSet, io, os::fd::AsFd as _};
 
-use self::{bpf::Programs, place::Place, route::Routes};
+use self::{bpf::Programs, place::Place, route::Routes, socket::Owners};
 use super::{Effects, Fact, Survey};
 use crate::topology::{
     Segment, Topology,
@@ -106,6 +106,7 @@ fn read_here(topology: &Topology, segment: &Segment) -> Survey {
     let mut found = Found::default();
     let mut programs = Programs::default();
     let mut routes = Routes::default();
+    let mut owners = Owners::default();
     let mut places = Vec::new();
     let netns: BTreeSet<u32> =
         segment.netns().into_iter().chain(segment.loopbacks.iter().map(|key| key.netns)).collect();
@@ -116,7 +117,7 @@ fn read_here(topology: &Topology, segment: &Segment) -> Survey {
         let place = Place::new(topology, segment, netns);
         let entered = if netns.own { Ok(()) } else { open(netns).and_then(|file| enter(file.as_fd())) };
         match entered.and_then(|()| RouteSocket::open()) {
-            Ok(mut socket) => read_netns(&place, &mut socket, &mut programs, &mut routes, &mut found),
+            Ok(mut socket) => read_netns(&place, &mut socket, (&mut programs, &mut routes, &mut owners), &mut found),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => found.unseen.push(format!("{}: {error}; run as root to look into it", place.label())),
         }
@@ -135,8 +136,7 @@ fn read_here(topology: &Topology, segment: &Segment) -> Survey {
 fn read_netns(
     place: &Place<'_>,
     socket: &mut RouteSocket,
-    programs: &mut Programs,
-    routes: &mut Routes,
+    (programs, routes, owners): (&mut Programs, &mut Routes, &mut Owners),
     found: &mut Found,
 ) {
     let links = link::read(socket, place);
@@ -156,7 +156,7 @@ fn read_netns(
     bridge::netfilter(place, &links, &rules, found);
     routes.read(place, socket, found);
     neighbour::facts(place, socket, found);
-    socket::facts(place, found);
+    socket::facts(place, owners, found);
 }
 
 impl std::ops::BitOr for Effects {

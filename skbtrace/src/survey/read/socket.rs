@@ -27,7 +27,12 @@ struct Udp {
     drops: u64,
 }
 
-pub(super) fn facts(place: &Place<'_>, found: &mut Found) {
+/// Which process has a socket open, by inode: `python3[301]`, safe to print. All processes are looked through once, when the
+/// first socket turns up that matters.
+#[derive(Default)]
+pub(super) struct Owners(Option<HashMap<u64, String>>);
+
+pub(super) fn facts(place: &Place<'_>, owners: &mut Owners, found: &mut Found) {
     let mut table = |name: &str| {
         let text = fs::read_to_string(format!("/proc/thread-self/net/{name}"));
         found.take(place, "the sockets", text)
@@ -40,7 +45,7 @@ pub(super) fn facts(place: &Place<'_>, found: &mut Found) {
     if packets.is_empty() && udp.is_empty() {
         return;
     }
-    let owners = owners();
+    let owners = owners.0.get_or_insert_with(read_owners);
     let of = |inode: u64| owners.get(&inode).map_or_else(String::new, |owner| format!(" of {owner}"));
     for one in packets {
         let which = one.device.map_or_else(|| "all devices".to_owned(), |device| place.name(device));
@@ -91,8 +96,7 @@ fn parse_address(hex: &str) -> Option<IpAddr> {
     }
 }
 
-/// Which process has a socket open, by inode: `python3[301]`, safe to print.
-fn owners() -> HashMap<u64, String> {
+fn read_owners() -> HashMap<u64, String> {
     let mut owners = HashMap::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
