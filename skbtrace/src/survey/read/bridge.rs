@@ -47,8 +47,9 @@ fn ports(place: &Place<'_>, link: &Detail, all: &[Detail], found: &mut Found) {
         let fact = place.fact(Cause::Bridge, Some(link.ifindex), Spot::Bridge, DROP, what);
         found.facts.push(Fact { undo: place.undo(undo), ..fact });
     };
-    // A port that is down has been told of as that.
-    if port.state != FORWARDING && up {
+    // A port that is down has been told of as that, and a bridge that is down disables all of its ports.
+    let bridge_up = place.topology.link(place.key(bridge)).is_none_or(|bridge| bridge.up);
+    if port.state != FORWARDING && up && bridge_up {
         let state = match port.state {
             0 => "disabled",
             1 => "listening",
