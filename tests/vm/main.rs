@@ -21,4 +21,5 @@ mod protocols;
 mod recording;
 mod sockets;
 mod support;
+mod survey;
 mod volume;

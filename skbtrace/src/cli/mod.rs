@@ -5,6 +5,7 @@ mod lab;
 mod look;
 mod run;
 mod show;
+mod survey;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,8 @@ enum Command {
     Run(run::Args),
     /// Print a recording of `run -w` again
     Show(show::Args),
+    /// List what on this host can change, drop or delay packets, without tracing any
+    Survey(survey::Args),
     /// Build a lab of network namespaces to trace in, and send traffic through it
     Lab(lab::LabArgs),
     /// List the hops, what each does, and which of them this kernel has
@@ -51,6 +54,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(args),
             Command::Show(args) => show::run(args),
+            Command::Survey(args) => survey::run(args),
             Command::Lab(args) => lab::run(args),
             Command::Hops(args) => hops::run(&args),
         }

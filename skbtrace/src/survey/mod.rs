@@ -5,7 +5,9 @@
 //! The types are plain data, which a recording keeps, so that it is explained on any machine as on the one it was made on.
 //!
 //! - `fact`: what a fact says
+//! - `read`: reads the facts of a segment off this host, and changes nothing there
 
 mod fact;
+mod read;
 
 pub use fact::{Effects, Fact, Spot, Survey};

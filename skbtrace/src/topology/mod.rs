@@ -9,10 +9,10 @@
 
 mod find;
 mod line;
-mod netlink;
+pub(crate) mod netlink;
 mod netns;
 mod peers;
-mod read;
+pub(crate) mod read;
 mod segment;
 #[cfg(test)]
 mod tests;

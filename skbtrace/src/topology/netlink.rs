@@ -52,15 +52,20 @@ const BUFFER_LEN: usize = 64 << 10;
 const DUMP_ATTEMPTS: u32 = 5;
 
 /// A routing socket. It belongs for ever to the namespace that its thread was in when it was opened.
-pub(super) struct RouteSocket {
+pub(crate) struct RouteSocket {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
 }
 
 impl RouteSocket {
-    pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+    pub(crate) fn open() -> io::Result<Self> {
+        Self::open_protocol(NETLINK_ROUTE)
+    }
+
+    /// The same for another protocol of netlink, whose dumps have the same shape.
+    pub(crate) fn open_protocol(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER_LEN) })
@@ -93,7 +98,14 @@ impl RouteSocket {
         Ok(nsid.map(u32::cast_signed).filter(|id| *id >= 0))
     }
 
-    fn dump<T>(&mut self, get: u16, new: u16, body: &[u8], parse: impl Fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
+    /// All that the kernel lists for a request, as far as `parse` makes something of it.
+    pub(crate) fn dump<T>(
+        &mut self,
+        get: u16,
+        new: u16,
+        body: &[u8],
+        parse: impl Fn(&[u8]) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
         let mut attempt = 1;
         loop {
             self.send(get, NLM_F_REQUEST | NLM_F_DUMP, body)?;
@@ -160,26 +172,26 @@ fn error_in(kind: u16, payload: &[u8]) -> Option<io::Error> {
     (code < 0).then(|| io::Error::from_raw_os_error(code.saturating_neg()))
 }
 
-fn push_attribute(body: &mut Vec<u8>, kind: u16, value: u32) {
+pub(crate) fn push_attribute(body: &mut Vec<u8>, kind: u16, value: u32) {
     body.extend(8u16.to_ne_bytes());
     body.extend(kind.to_ne_bytes());
     body.extend(value.to_ne_bytes());
 }
 
 /// The attributes after a fixed header of `skip` bytes, up to the first that is torn.
-fn attributes(payload: &[u8], skip: usize) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(payload: &[u8], skip: usize) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(payload.get(skip..).unwrap_or_default()).map_while(Result::ok).map(|attribute| {
         let (kind, end) = (attribute.kind(), usize::from(attribute.length()));
         (kind, attribute.into_inner().get(4..end).unwrap_or_default())
     })
 }
 
-fn int(value: &[u8]) -> Option<u32> {
+pub(crate) fn int(value: &[u8]) -> Option<u32> {
     value.try_into().ok().map(u32::from_ne_bytes)
 }
 
 /// A name, without the NUL that ends it.
-fn text(value: &[u8]) -> Vec<u8> {
+pub(crate) fn text(value: &[u8]) -> Vec<u8> {
     value.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
 }
 
@@ -266,7 +278,7 @@ fn parse_address(payload: &[u8]) -> Option<(u32, IpAddr)> {
     Some((ifindex, address?))
 }
 
-fn ip(value: &[u8]) -> Option<IpAddr> {
+pub(crate) fn ip(value: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
     v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
 }

@@ -24,7 +24,7 @@ pub(super) fn read() -> Result<Topology, TopologyError> {
 }
 
 /// Runs `work` on a new thread, which may change namespace and is then thrown away.
-pub(super) fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, TopologyError> {
+pub(crate) fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, TopologyError> {
     thread::scope(|scope| {
         let worker = thread::Builder::new().name("topology".into()).spawn_scoped(scope, work);
         worker.map_err(TopologyError::Thread)?.join().map_err(|_| TopologyError::ThreadDied)
@@ -76,7 +76,7 @@ fn read_links(inum: u32) -> io::Result<Vec<RawLink>> {
 }
 
 /// Opens a namespace by any of its files that still stands for it. `NotFound` when none does: it is gone, or as good as.
-pub(super) fn open(netns: &Netns) -> io::Result<File> {
+pub(crate) fn open(netns: &Netns) -> io::Result<File> {
     let mut last = io::ErrorKind::NotFound.into();
     for path in &netns.paths {
         match File::open(path) {
@@ -97,7 +97,7 @@ pub(super) fn open(netns: &Netns) -> io::Result<File> {
 const ESRCH: i32 = 3;
 
 /// Moves the calling thread into a namespace.
-pub(super) fn enter(fd: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn enter(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(move_into_link_name_space(fd, Some(LinkNameSpaceType::Network))?)
 }
 
