@@ -78,7 +78,7 @@ fn a_segment_over_the_bridge() {
 #[test]
 fn drops_with_and_without_a_reason() {
     let mut lab = Lab::new();
-    let closed = lab.datagram(2, 2).dropped(1_000, 0xabcd, None).events;
+    let closed = lab.datagram(2, 2).process(401, "receiver").dropped(1_000, 0xabcd, None).events;
     insta::assert_snapshot!(text(&[lab.udp_dropped(1, 1), closed].concat()), @r#"
     #1  UDP 78.78.0.11:40000 → 78.78.0.10:9000 64 bytes    DROPPED after 38.2 µs: NETFILTER_DROP
         ns-calm2  calmveth2        ip_output                                   0      92  sender[400], csum partial
