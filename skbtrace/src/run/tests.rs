@@ -65,7 +65,7 @@ impl<N: Names> Live<N> {
         for line in &start.preface {
             output.preface(line).unwrap();
         }
-        let session = Session::new(start.stitch_options(), output);
+        let session = Session::new(start.stitch_options(), start.slow_ns, output);
         let recorder = Some(Recorder::new(memory.clone(), start, rotate).unwrap());
         Live { session, recorder, names, paper, failure: None }
     }

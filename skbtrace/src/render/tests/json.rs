@@ -2,18 +2,20 @@
 
 use skbtrace_common::{Event, HopId};
 
+use super::finding::explained;
 use super::{LabNames, stitch};
 use crate::render::Json;
 use crate::trace::Losses;
 use crate::trace::testkit::{Lab, VETH1, VETH2, in_order};
+use crate::verdict::payload;
 
 fn json(events: &[Event], losses: Losses) -> Vec<serde_json::Value> {
     let (packets, summary) = stitch(events, losses);
     let mut out = Vec::new();
     for packet in &packets {
-        Json.packet(&mut out, packet, &LabNames).unwrap();
+        Json.packet(&mut out, packet, &payload(packet), &LabNames).unwrap();
     }
-    Json.summary(&mut out, &summary, &LabNames).unwrap();
+    Json.summary(&mut out, &summary, &explained(&packets, None), &LabNames).unwrap();
     let text = String::from_utf8(out).unwrap();
     assert_eq!(text.lines().count(), packets.len() + 1, "one line per object");
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
