@@ -3,6 +3,7 @@
 //!
 //! Everything here is one task on one thread: between the ring and the output there is nothing to hand over.
 
+mod clock;
 mod names;
 mod output;
 mod progress;
@@ -33,6 +34,7 @@ use crate::{
     verdict::Class,
 };
 
+use clock::{clock_offset_ns, now_ns, wall_ns};
 use names::RunNames;
 pub use output::{Format, Look, Output, Selection, wants_colour};
 use progress::Progress;
@@ -402,22 +404,4 @@ impl Run {
         }
         Ok(sent.saturating_sub(self.read))
     }
-}
-
-/// CLOCK_MONOTONIC, the clock of the events.
-fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    // The clock counts from boot: it is never negative.
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
-}
-
-/// The wall clock: nanoseconds since 1970.
-fn wall_ns() -> i64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    now.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec)
-}
-
-/// What makes a wall-clock time of a CLOCK_MONOTONIC one, as of now.
-fn clock_offset_ns() -> i64 {
-    wall_ns().wrapping_sub_unsigned(now_ns())
 }

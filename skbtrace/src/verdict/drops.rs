@@ -54,27 +54,28 @@ pub(super) fn dropped(
     reasons: &Reasons,
     symbol: &dyn Fn(u64) -> Option<String>,
 ) -> Option<(Finding, u64)> {
-    let verdict = packet.verdict();
-    let ended = packet.tree().find(|part| std::ptr::eq(&raw const part.outcome, verdict))?;
+    let ended = decisive(packet, reasons)?;
     let steps = lineage(packet, ended.id)?;
     let end_ns = steps.last()?.event.time_ns;
     let path: Vec<Step> = steps.into_iter().filter(|step| !matches!(step.role(), Role::Work | Role::End)).collect();
-    let (at, detail) = match verdict {
+    let (at, detail) = match &ended.outcome {
         Outcome::Dropped { reason, location, at, stage: Stage::Path } => {
-            let name = reason.and_then(|reason| reasons.name(reason)).filter(|name| *name != "NOT_SPECIFIED");
+            let name = named(reasons, *reason);
             let location = (*location != 0).then(|| symbol(*location)).flatten();
             let end = Ending { packet, path: &path, at: *at, reason: name, location: location.as_deref() };
             if !end.is_fault() {
                 return None;
             }
-            (*at, Detail::Dropped { reason: name.map(str::to_owned), location, silent: false })
+            (*at, Detail::Dropped { reason: name.map(str::to_owned), location, silent: false, held_ns: None })
         }
         // The frame was copied for the program, and the copy is a page: the packet ends as if it had been used up.
         Outcome::Consumed { at: HopId::VethXdpRcvSkb } if ended.branches.is_empty() => {
-            (Some(HopId::VethXdpRcvSkb), Detail::Dropped { reason: None, location: None, silent: true })
+            (Some(HopId::VethXdpRcvSkb), Detail::Dropped { reason: None, location: None, silent: true, held_ns: None })
         }
         _ => return None,
     };
+    // A hook of netfilter is no place: what ends in the first one was nowhere yet.
+    let at = at.filter(|_| path.iter().any(|step| step.role() != Role::Netfilter));
     let span = at.map_or(Span::Unseen, Span::At);
     let (device, toward) = place(&path);
     let mut finding = Finding::new(Class::Dropped, span, device, detail);
@@ -83,6 +84,23 @@ pub(super) fn dropped(
     finding.way = way(&path);
     finding.bridged = is_bridged(&path);
     Some((finding, end_ns))
+}
+
+/// The packet or branch whose end is the end of it all. Of several that were dropped it is the one that came last, but for
+/// copies that got to somebody they were not for: a bridge that floods, or whose own device somebody listens on, makes such.
+fn decisive<'a>(packet: &'a Packet, reasons: &Reasons) -> Option<&'a Packet> {
+    let verdict = packet.verdict();
+    if !matches!(verdict, Outcome::Dropped { .. }) {
+        return packet.tree().find(|part| std::ptr::eq(&raw const part.outcome, verdict));
+    }
+    let stray = |part: &Packet| matches!(part.outcome, Outcome::Dropped { reason, .. } if named(reasons, reason) == Some("OTHERHOST"));
+    let dropped = packet.tree().filter(|part| matches!(part.outcome, Outcome::Dropped { .. }));
+    dropped.max_by_key(|part| (!stray(part), part.last_ns()))
+}
+
+/// A reason by its name, where it is one.
+fn named(reasons: &Reasons, reason: Option<u32>) -> Option<&str> {
+    reason.and_then(|reason| reasons.name(reason)).filter(|name| *name != "NOT_SPECIFIED")
 }
 
 /// A packet that the kernel freed as dropped.
@@ -188,6 +206,20 @@ fn hook_of(path: &[Step], finding: &Finding) -> Option<Hook> {
             Some(Hook { family: 5, number: 0 })
         }
         HopId::DevQueueXmit => Some(Hook { family: 5, number: 1 }),
+        // Where nf_hook_slow is not traced, or is not called for lists: the hook that comes next.
+        HopId::BrPassFrameUp => Some(Hook { family: 7, number: 1 }),
+        HopId::BrForward => Some(Hook { family: 7, number: 2 }),
+        HopId::BrDevXmit => Some(Hook { family: 7, number: 3 }),
+        HopId::IpRcv => Some(Hook { family: 2, number: 0 }),
+        HopId::Ipv6Rcv => Some(Hook { family: 10, number: 0 }),
+        HopId::IpLocalDeliver => Some(Hook { family: 2, number: 1 }),
+        HopId::Ip6Input => Some(Hook { family: 10, number: 1 }),
+        HopId::IpForward => Some(Hook { family: 2, number: 2 }),
+        HopId::Ip6Forward => Some(Hook { family: 10, number: 2 }),
+        HopId::IpQueueXmit => Some(Hook { family: 2, number: 3 }),
+        HopId::Ip6Xmit => Some(Hook { family: 10, number: 3 }),
+        HopId::IpOutput | HopId::IpMcOutput => Some(Hook { family: 2, number: 4 }),
+        HopId::Ip6Output => Some(Hook { family: 10, number: 4 }),
         _ => None,
     }
 }

@@ -111,6 +111,8 @@ pub enum Detail {
         location: Option<String>,
         /// No kernel calls such an end a drop.
         silent: bool,
+        /// Of a queue that threw some away: the longest that it held others, where that was too long.
+        held_ns: Option<u64>,
     },
     /// Of packets that came late.
     Delayed {
@@ -209,7 +211,7 @@ impl Finding {
         let key = |finding: &Finding| (finding.class, finding.span, finding.device.map(|it| it.key), finding.hook);
         let why = |finding: &Finding| match &finding.detail {
             // Where the kernel names no reason, the place in its code is what there is.
-            Detail::Dropped { reason: None, location, silent } => (None, location.clone(), *silent),
+            Detail::Dropped { reason: None, location, silent, .. } => (None, location.clone(), *silent),
             Detail::Dropped { reason, silent, .. } => (reason.clone(), None, *silent),
             _ => (None, None, false),
         };

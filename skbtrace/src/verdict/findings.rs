@@ -1,7 +1,7 @@
 //! The findings of a run: every packet that is reported comes by here once, and what befell it is added to what befell
 //! others in the same place. Memory is bounded: places are few, and packets are counted, not kept.
 
-use skbtrace_common::EventFlags;
+use skbtrace_common::{EventFlags, HopId};
 
 use super::drops::{dropped, is_bridged, place};
 use super::finding::{Detail, Device, Finding, Hook, Sighting, lineage, way};
@@ -73,11 +73,27 @@ impl Findings {
     #[must_use]
     pub fn all(&self) -> Vec<Finding> {
         let reordered: Vec<Finding> = self.order.findings().collect();
+        // What overtakes overtakes something that was held, and a queue that is full holds what it takes: that is one finding.
+        let mut delayed: Vec<Finding> = self.late.findings().collect();
+        let mut found = self.found.clone();
+        for full in &mut found {
+            let (at, device) = (full.span, full.device);
+            let Detail::Dropped { reason, held_ns, .. } = &mut full.detail else { continue };
+            if at != Span::At(HopId::DevQueueXmit) || !reason.as_deref().is_some_and(|it| it.starts_with("QDISC_")) {
+                continue;
+            }
+            delayed.retain(|late| {
+                let same = late.device.map(|it| it.key) == device.map(|it| it.key)
+                    && matches!(late.span, Span::Between(HopId::DevQueueXmit, _));
+                if let (true, Detail::Delayed { longest_ns, .. }) = (same, &late.detail) {
+                    *held_ns = Some(held_ns.unwrap_or(0).max(*longest_ns));
+                }
+                !same
+            });
+        }
         let held = |finding: &Finding| (finding.span, finding.device.map(|device| device.key));
-        // What overtakes overtakes something that was held: that is one finding, not two.
-        let delayed = self.late.findings().filter(|late| reordered.iter().all(|other| held(other) != held(late)));
-        let mut all: Vec<Finding> =
-            self.found.iter().cloned().chain(delayed).chain(reordered.iter().cloned()).collect();
+        delayed.retain(|late| reordered.iter().all(|other| held(other) != held(late)));
+        let mut all: Vec<Finding> = found.into_iter().chain(delayed).chain(reordered).collect();
         for finding in &mut all {
             finding.packets = self.packets;
             if let Detail::Reordered { held_ns } = &mut finding.detail {

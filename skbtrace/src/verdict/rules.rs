@@ -4,6 +4,7 @@
 //! doubles and orders the spots between the two hops are where to look. A fact of the survey is a cause only if it stands in
 //! the finding's place and can do what was seen. If several do, all are named: which of them it was, nobody has seen.
 
+mod ends;
 mod table;
 
 use skbtrace_common::HopId;
@@ -66,6 +67,7 @@ pub fn explain(finding: Finding, survey: Option<&Survey>, host: &dyn Host) -> Ex
     if facts.is_empty()
         && let Some(survey) = survey
     {
+        evidence.extend(writer_on_the_way(&finding, survey, host));
         evidence.extend(survey.unseen.iter().map(|unseen| format!("not looked at: {unseen}")));
     }
     let mut advice: Vec<String> = Vec::new();
@@ -79,6 +81,15 @@ pub fn explain(finding: Finding, survey: Option<&Survey>, host: &dyn Host) -> Ex
         advice.push(row.advice.replace("DEVICE", &device));
     }
     Explained { finding, cause, because, evidence, advice }
+}
+
+/// What is broken may break a header: who writes into packets on the way is told of where packets are refused.
+fn writer_on_the_way(finding: &Finding, survey: &Survey, host: &dyn Host) -> Option<String> {
+    let passed = |fact: &&Fact| fact.device().is_some_and(|key| finding.way.iter().any(|device| device.key == key));
+    let writer = survey.facts.iter().filter(|fact| fact.effects.garble).find(passed)?;
+    let writer = format!("{}{}", writer.what, on(writer, finding, host));
+    (finding.class == Class::Dropped)
+        .then(|| format!("on the way something writes into packets, headers perhaps too: {writer}"))
 }
 
 /// The words for when nothing that is known of the host fits.
@@ -103,6 +114,8 @@ fn on(fact: &Fact, finding: &Finding, host: &dyn Host) -> String {
         (Some(key), _) => {
             let known = finding.way.iter().chain(&finding.device).chain(&finding.toward);
             match known.into_iter().find(|device| device.key == key) {
+                // It may have said so itself.
+                Some(device) if fact.what.contains(&printable(&device.name)) => return String::new(),
                 Some(device) => label(device, host),
                 None => label_of(&host.netns(key.netns), &format!("if{}", key.ifindex)),
             }
@@ -147,6 +160,7 @@ fn fitting<'a>(finding: &Finding, row: &Row, survey: &'a Survey) -> Vec<&'a Fact
         .facts
         .iter()
         .filter(|fact| row.causes.is_empty() || row.causes.contains(&fact.cause))
+        .filter(|fact| row.words.is_empty() || row.words.iter().any(|word| fact.what.contains(word)))
         .filter(|fact| can(&fact.effects, finding.class, row.writes) && is_here(fact))
         .filter_map(|fact| {
             let spot = row.spots.iter().position(|spot| *spot == fact.spot);
@@ -206,7 +220,7 @@ fn seen(finding: &Finding, host: &dyn Host) -> Vec<String> {
                 evidence.push("the payload lies in pages, which somebody else may hold too".to_owned());
             }
         }
-        (Detail::Dropped { reason, location, silent }, _) => {
+        (Detail::Dropped { reason, location, silent, held_ns }, _) => {
             evidence.push(match (reason, location) {
                 (Some(reason), Some(location)) => format!("the kernel's reason is {reason}, given in {location}"),
                 (Some(reason), None) => format!("the kernel's reason is {reason}"),
@@ -216,7 +230,9 @@ fn seen(finding: &Finding, host: &dyn Host) -> Vec<String> {
                 (None, Some(location)) => format!("the kernel gives no reason; it was freed in {location}"),
                 (None, None) => "the kernel gives no reason".to_owned(),
             });
-            evidence.extend(finding.toward.map(|to| format!("it was on its way to {}", label(&to, host))));
+            evidence.extend(held_ns.map(|ns| format!("what the queue took it held for up to {}", host.duration(ns))));
+            let toward = finding.toward.filter(|to| finding.device.map(|it| it.key) != Some(to.key));
+            evidence.extend(toward.map(|to| format!("it was on its way to {}", label(&to, host))));
         }
         (Detail::Delayed { longest_ns, shortest_ns, passed, .. }, _) => evidence.push(format!(
             "{} of {passed} that came by were held there, from {} to {}",

@@ -44,6 +44,9 @@ fn finding(packet: &Packet, clone: &Packet, index: usize, device: Device) -> Opt
     let born = steps.get(steps.len() - own).filter(|step| step.role() != Role::Work);
     let to = born.filter(|step| step.device() == Some(device.key)).map_or(clone.steps[index].hop, |step| step.hop);
     let before = &path[..path.iter().position(|step| clone.steps.first().is_some_and(|first| step == first))?];
+    // Where the packet itself left there, before or after its clone did.
+    let left = before.iter().position(|step| step.hop == to && step.device() == Some(device.key));
+    let before = &before[..left.unwrap_or(before.len())];
     let from = before.iter().rev().find(|step| step.hop != to && step.role().is_place())?;
     let span = Span::Between(from.hop, to);
     let mut finding = Finding::new(Class::Duplicated, span, Device::of(from).or(Some(device)), Detail::Duplicated);

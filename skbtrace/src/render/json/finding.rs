@@ -14,8 +14,15 @@ pub(super) struct Finding {
     from: Option<&'static str>,
     /// The first hop that saw the effect; `null` when none did.
     to: Option<&'static str>,
+    /// Name of the device.
     #[serde(skip_serializing_if = "Option::is_none")]
-    device: Option<Device>,
+    device: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ifindex: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    netns: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    netns_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     toward: Option<Device>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,7 +72,10 @@ pub(super) fn finding_of(explained: &Explained, names: &dyn Names) -> Finding {
         class: finding.class,
         from,
         to,
-        device: finding.device.map(device),
+        device: finding.device.map(|it| device_name(&it.name, it.key.ifindex)),
+        ifindex: finding.device.map(|it| it.key.ifindex),
+        netns: finding.device.map(|it| it.key.netns),
+        netns_name: finding.device.map(|it| names.netns(it.key.netns)),
         toward: finding.toward.map(device),
         netfilter: finding.hook.map(|hook| hook.to_string()),
         count: finding.count,

@@ -41,8 +41,21 @@ fn a_finding_says_where_and_why_and_what_to_do() {
         undo: Some("nft delete rule bridge filter forward handle 4".to_owned()),
     };
     let survey = Survey { facts: vec![rule], unseen: Vec::new() };
-    insta::assert_snapshot!(text(&events, Some(&survey)), @"");
-    insta::assert_snapshot!(text(&events, None), @"");
+    insta::assert_snapshot!(text(&events, Some(&survey)), @r"
+    DROPPED at __br_forward, on calmveth1_peer: 2 packets of 3 (#2 and #3)
+        evidence  the kernel's reason is NETFILTER_DROP, given in nf_hook_slow+0x44
+                  it was in netfilter's hook bridge FORWARD
+                  a rule or a policy of netfilter drops at this hook
+        cause     nft rule bridge filter forward: udp dport 9000 drop
+        advice    nft delete rule bridge filter forward handle 4
+    ");
+    insta::assert_snapshot!(text(&events, None), @r"
+    DROPPED at __br_forward, on calmveth1_peer: 2 packets of 3 (#2 and #3)
+        evidence  the kernel's reason is NETFILTER_DROP, given in nf_hook_slow+0x44
+                  it was in netfilter's hook bridge FORWARD
+        cause     a rule or a policy of netfilter drops at this hook (the host was not looked at)
+        advice    nft list ruleset; ebtables -L
+    ");
 }
 
 #[test]
@@ -55,7 +68,12 @@ fn a_wait_in_a_queue_says_how_long() {
         trip.hop(HopId::IpRcv, 900, crate::trace::testkit::VETH1, 92).end(HopId::ConsumeSkb, 100).events
     };
     let events = [held(&mut lab, 1, 300_000_000), held(&mut lab, 2, 310_000_000)].concat();
-    insta::assert_snapshot!(text(&events, Some(&Survey::default())), @"");
+    insta::assert_snapshot!(text(&events, Some(&Survey::default())), @r"
+    DELAYED between __dev_queue_xmit and net_dev_start_xmit, on calmveth1_peer: 2 packets of 2 (#1 and #2)
+        evidence  2 of 2 that came by were held there, from 300 ms to 310 ms
+        cause     the queueing discipline of the device holds packets (nothing that holds packets there was found)
+        advice    tc -s qdisc show dev calmveth1_peer
+    ");
     assert_eq!(duration(300_000_000), "300 ms");
 }
 

@@ -4,12 +4,14 @@ use proptest::prelude::*;
 use skbtrace_common::{Digest, Event, EventFlags, HopId};
 
 use super::Findings;
-use crate::trace::testkit::{Lab, PEER1, PEER2, PORT3, REASON_NETFILTER, REASON_RCVBUFF, Trip, VETH1, VETH2, in_order};
+use crate::trace::testkit::{
+    BRIDGE, Lab, PEER1, PEER2, PORT3, REASON_NETFILTER, REASON_RCVBUFF, Trip, VETH1, VETH2, in_order,
+};
 use crate::trace::{Losses, Reasons, StitchOptions, Stitcher};
 use crate::verdict::digest::tests::digest_of;
 use crate::verdict::{Class, Detail, Finding, Span, payload};
 
-const NAMES: [(u32, &str); 7] = [
+const NAMES: [(u32, &str); 8] = [
     (2, "NOT_SPECIFIED"),
     (3, "NO_SOCKET"),
     (REASON_RCVBUFF, "SOCKET_RCVBUFF"),
@@ -17,6 +19,7 @@ const NAMES: [(u32, &str); 7] = [
     (REASON_NETFILTER, "NETFILTER_DROP"),
     (9, "TCP_OLD_DATA"),
     (10, "UNHANDLED_PROTO"),
+    (11, "TCP_CSUM"),
 ];
 
 fn reasons() -> Reasons {
@@ -123,6 +126,30 @@ fn what_tcp_and_broadcasts_meet_at_a_receiver_is_no_finding() {
 }
 
 #[test]
+fn a_copy_for_a_bridge_that_listens_to_all_does_not_speak_for_the_packet() {
+    let mut lab = Lab::new();
+    let sent = lab.trip(1).addresses(6, (11, 58_854), (10, 8000)).tcp(0x18, 77, 10).process(312, "curl");
+    let sent = sent.hop(HopId::IpOutput, 0, VETH2, 62).cross(VETH2, PEER2, 62).softirq(0);
+    let sent = sent.hop(HopId::BrHandleFrame, 900, PEER2, 62).hop(HopId::BrHandleFrameFinish, 900, PEER2, 62);
+    let at = sent.events.len() - 1;
+    let up = sent.hop(HopId::BrPassFrameUp, 5_000, PEER2, 62).hop(HopId::IpRcv, 900, BRIDGE, 62);
+    let up = up.dropped(900, 1, Some(6)).events;
+    let forwarded = |lab: &mut Lab, reason| {
+        let trip = lab.clone_of(2, &up[at]).hop(HopId::BrForward, 900, PEER2, 62).to(PEER1).cross(PEER1, VETH1, 62);
+        let trip = trip.softirq(1).hop(HopId::IpRcv, 900, VETH1, 62).hop(HopId::TcpV4Rcv, 900, VETH1, 42);
+        trip.dropped(900, 1, Some(reason)).events
+    };
+    // What TCP has already got, it drops. A wrong checksum is a finding, where it was found.
+    assert_eq!(found(&in_order([up.clone(), forwarded(&mut lab, 9)])), []);
+    let all = found(&in_order([up.clone(), forwarded(&mut lab, 11)]));
+    let [finding] = &all[..] else { panic!("{all:#?}") };
+    assert_eq!(
+        (finding.span, finding.device.map(|it| it.key.ifindex)),
+        (Span::At(HopId::TcpV4Rcv), Some(VETH1.ifindex))
+    );
+}
+
+#[test]
 fn drops_are_told_by_place_and_counted() {
     let mut lab = Lab::new();
     let events = [lab.udp_dropped(1, 1), lab.udp(2, 2), lab.udp_dropped(3, 3), lab.udp_dropped(4, 4)].concat();
@@ -168,15 +195,16 @@ fn a_payload_that_changes_is_found_once_per_place() {
 #[test]
 fn only_what_waits_in_a_queue_is_late() {
     let mut lab = Lab::new();
-    let [finding] = &found(&[queued(&mut lab, 1, 300_000_000), queued(&mut lab, 2, 200_000_000)].concat())[..] else {
+    let [finding] = &found(&[queued(&mut lab, 1, 300_000_000), queued(&mut lab, 2, 310_000_000)].concat())[..] else {
         panic!("one finding")
     };
     assert_eq!((finding.class, finding.count), (Class::Delayed, 2));
     assert_eq!(finding.span, Span::Between(HopId::DevQueueXmit, HopId::NetDevStartXmit));
     let Detail::Delayed { longest_ns, passed, .. } = finding.detail else { panic!("{finding:?}") };
-    assert_eq!((longest_ns / 1_000_000, passed), (300, 2));
+    assert_eq!((longest_ns / 1_000_000, passed), (310, 2));
     // One in many is chance, unless it is asked for.
-    let many: Vec<Event> = (3..40).flat_map(|id| queued(&mut lab, id, if id == 9 { 300_000_000 } else { 0 })).collect();
+    let many: Vec<Event> =
+        (3..40).flat_map(|id| queued(&mut lab, id, if id == 39 { 300_000_000 } else { 0 })).collect();
     assert_eq!(found(&many), []);
     assert_eq!(found_with(&queued(&mut lab, 50, 9_000_000), Some(5_000_000), |_| Digest::default()).len(), 1);
     // A sender that was interrupted on its way to a device without a queue goes on where it was.

@@ -38,7 +38,12 @@ fn finding(fault: &Fault, reason: Option<&str>) -> Finding {
         Class::Garbled => Detail::Garbled { place: None, paged: verdict.cause == Cause::Sender },
         Class::Dropped => {
             let reason = reason.filter(|reason| *reason != "NOT_SPECIFIED");
-            Detail::Dropped { reason: reason.map(str::to_owned), location: None, silent: verdict.reasons.is_empty() }
+            Detail::Dropped {
+                reason: reason.map(str::to_owned),
+                location: None,
+                silent: verdict.reasons.is_empty(),
+                held_ns: None,
+            }
         }
         Class::Delayed => Detail::Delayed { longest_ns: 2, shortest_ns: 1, passed: 3, queue: None },
         Class::Duplicated => Detail::Duplicated,
@@ -119,7 +124,10 @@ fn fact(fault: &Fault, finding: &Finding) -> Option<Fact> {
         ifindex: on_device.then_some(at.key.ifindex),
         spot,
         effects,
-        what: format!("what {} leaves", fault.name),
+        what: format!(
+            "what {} leaves: rp_filter, hoplimit, forwarding, no default route, MTU, lladdr, address ",
+            fault.name
+        ),
         undo: Some(format!("undo {}", fault.name)),
     })
 }
