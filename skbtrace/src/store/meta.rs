@@ -15,9 +15,6 @@ use crate::trace::{HopBooks, Losses, Reasons, StitchOptions};
 /// wrong. Hops travel by name, so that new ones change nothing.
 pub const FORMAT: u32 = 3;
 
-/// The oldest version that is read: it had no survey, and else was the same.
-pub const OLDEST_FORMAT: u32 = 2;
-
 // Whoever changes the layout of an event raises FORMAT.
 const _: () = assert!(size_of::<Event>() == 248 && FORMAT == 3);
 

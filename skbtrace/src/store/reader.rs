@@ -7,7 +7,7 @@ use std::io::{self, BufReader, Read};
 use serde::Deserialize;
 use skbtrace_common::{Digest, Event, HopId};
 
-use super::meta::{FORMAT, OLDEST_FORMAT, Record, Start};
+use super::meta::{FORMAT, Record, Start};
 use super::pcapng::{
     BYTE_ORDER, Fault, INTERFACE, LOCAL, MAX_BLOCK, MIN_BLOCK, PACKET, PEN, SECTION, is_sealed, open, opened, option,
     options, u32_at,
@@ -262,7 +262,7 @@ impl<R: Read> Reader<R> {
             return Err(self.content("the section does not begin with a record of skbtrace".to_owned()));
         };
         let probe: Probe = serde_json::from_slice(json).map_err(|error| self.content(error.to_string()))?;
-        if !(u64::from(OLDEST_FORMAT)..=u64::from(FORMAT)).contains(&probe.start.version) {
+        if probe.start.version != u64::from(FORMAT) {
             let tool = still_printable(&probe.start.tool);
             return Err(ReadError::Version { tool, version: probe.start.version });
         }
