@@ -57,12 +57,16 @@ pub(super) fn dropped(
     let ended = decisive(packet, reasons)?;
     let steps = lineage(packet, ended.id)?;
     let end_ns = steps.last()?.event.time_ns;
+    // A clone that was made and not seen may be what went where the packet was meant to go.
+    let clones = steps.iter().filter(|step| step.hop == HopId::SkbClone).count();
+    let unseen_clone = clones >= packet.tree().count();
     let path: Vec<Step> = steps.into_iter().filter(|step| !matches!(step.role(), Role::Work | Role::End)).collect();
     let (at, detail) = match &ended.outcome {
         Outcome::Dropped { reason, location, at, stage: Stage::Path } => {
             let name = named(reasons, *reason);
             let location = (*location != 0).then(|| symbol(*location)).flatten();
-            let end = Ending { packet, path: &path, at: *at, reason: name, location: location.as_deref() };
+            let end =
+                Ending { packet, path: &path, at: *at, reason: name, location: location.as_deref(), unseen_clone };
             if !end.is_fault() {
                 return None;
             }
@@ -111,6 +115,7 @@ struct Ending<'a> {
     at: Option<HopId>,
     reason: Option<&'a str>,
     location: Option<&'a str>,
+    unseen_clone: bool,
 }
 
 impl Ending<'_> {
@@ -121,7 +126,9 @@ impl Ending<'_> {
         let wanted = self.packet.flow.is_some_and(|flow| !is_many(flow.dst)) && !self.path.iter().any(went_to_many);
         // A frame for others, on a device that listens to all, is nobody's fault unless it was sent here.
         let sent_here = self.path.first().is_some_and(|step| step.role().is_origin() || step.role() == Role::Netfilter);
-        if !wanted || (self.is("OTHERHOST") && !sent_here) {
+        // Nor is the copy that a bridge makes for its own device while somebody listens there to all that it forwards.
+        let copy = self.unseen_clone || self.path.iter().any(|step| step.hop == HopId::BrPassFrameUp);
+        if !wanted || (self.is("OTHERHOST") && (!sent_here || copy)) {
             return false;
         }
         match self.packet.flow.map_or(0, |flow| flow.proto) {

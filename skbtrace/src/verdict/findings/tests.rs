@@ -139,6 +139,8 @@ fn a_copy_for_a_bridge_that_listens_to_all_does_not_speak_for_the_packet() {
         let trip = trip.softirq(1).hop(HopId::IpRcv, 900, VETH1, 62).hop(HopId::TcpV4Rcv, 900, VETH1, 42);
         trip.dropped(900, 1, Some(reason)).events
     };
+    // Also where the packet itself, a clone by then, was not seen.
+    assert_eq!(found(&up), []);
     // What TCP has already got, it drops. A wrong checksum is a finding, where it was found.
     assert_eq!(found(&in_order([up.clone(), forwarded(&mut lab, 9)])), []);
     let all = found(&in_order([up.clone(), forwarded(&mut lab, 11)]));
