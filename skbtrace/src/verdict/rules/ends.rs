@@ -226,7 +226,8 @@ pub(super) static ENDS: &[End] = &[
     },
     End {
         reasons: &["NEIGH_FAILED", "NEIGH_QUEUEFULL", "NEIGH_DEAD", "NEIGH_CREATEFAIL", "NEIGH_HH_FILLFAIL"],
-        spots: &[Spot::Neighbour],
+        // Who does not answer may not have been asked: a port that is down.
+        spots: &[Spot::Neighbour, Spot::Bridge],
         reach: Reach::Anywhere,
         cause: Cause::Neighbour,
         because: "nobody answers who has the next hop's address",
@@ -295,7 +296,8 @@ pub(super) static ENDS: &[End] = &[
     },
     End {
         functions: &["neigh_", "arp_error_report", "ndisc_error_report"],
-        spots: &[Spot::Neighbour],
+        // Who does not answer may not have been asked: a port that is down.
+        spots: &[Spot::Neighbour, Spot::Bridge],
         reach: Reach::Anywhere,
         cause: Cause::Neighbour,
         because: "nobody answers who has the next hop's address",
