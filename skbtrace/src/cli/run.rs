@@ -8,6 +8,7 @@ use skbtrace_common::Filter;
 
 use super::look::LookArgs;
 use crate::run::{self, Format, Options, RecordOptions, Why, wire_address};
+use crate::verdict::Class;
 
 /// What to trace, and for how long.
 #[derive(Debug, clap::Args)]
@@ -58,6 +59,9 @@ pub struct Args {
     /// Do not look at payloads: a garbled packet is not found then, and each hop costs less
     #[arg(long)]
     no_verify: bool,
+    /// A wait of this long is a finding, in a device's queue and elsewhere [default: 50ms in a queue, 100ms elsewhere]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    slow: Option<Duration>,
     /// Exit with status 3 if there was such a packet
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     fail_on: Vec<Kind>,
@@ -74,8 +78,16 @@ pub struct Args {
 enum Kind {
     /// Its payload changed on the way
     Garbled,
-    /// The kernel dropped it
+    /// The kernel dropped it, or it was dropped in effect
     Dropped,
+    /// It was held up where packets wait
+    Delayed,
+    /// It was sent twice
+    Duplicated,
+    /// It was overtaken by others of its flow
+    Reordered,
+    /// Any finding
+    Any,
     /// A part of its path was not seen, or events were lost
     Incomplete,
 }
@@ -107,9 +119,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
         eprintln!("skbtrace: the time was over before the command ended: it was stopped");
     }
     let summary = &report.summary;
+    let has = |class| report.found.contains(&class);
     let found = fail_on.iter().any(|kind| match kind {
         Kind::Garbled => summary.garbled > 0,
-        Kind::Dropped => summary.dropped > 0,
+        Kind::Dropped => summary.dropped > 0 || has(Class::Dropped),
+        Kind::Delayed => has(Class::Delayed),
+        Kind::Duplicated => has(Class::Duplicated),
+        Kind::Reordered => has(Class::Reordered),
+        Kind::Any => !report.found.is_empty(),
         Kind::Incomplete => !summary.every_packet_complete(),
     });
     if found {
@@ -150,6 +167,7 @@ fn resolve(args: Args) -> Result<Options> {
         count: args.count,
         timeout: args.timeout,
         filter,
+        slow: args.slow,
         ring_size: args.ring_size,
         look,
         snaplen: args.snaplen,

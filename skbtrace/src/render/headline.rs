@@ -9,7 +9,7 @@ use super::payload::garbled;
 use super::{Names, duration, place, reason_name};
 use crate::name::printable;
 use crate::trace::{Cause, Flow, How, Icmp, Outcome, Packet, Process, Queue, Stage, tcp_flag};
-use crate::verdict::{Payload, payload};
+use crate::verdict::{Hook, Payload};
 
 /// What a piece of text means; the colours follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,12 +155,12 @@ pub(super) fn status(packet: &Packet, names: &dyn Names) -> String {
 
 /// A packet and how it ended, in one line, for a place that shows nothing else of it.
 #[must_use]
-pub fn finding(packet: &Packet, names: &dyn Names) -> String {
+pub fn finding(packet: &Packet, payload: &Payload, names: &dyn Names) -> String {
     let (status, words) = (status(packet, names), last_words(packet, names));
     let number = packet.number.map_or_else(String::new, |number| format!("#{number} "));
     let mut line = format!("{number}{}: ", headline(packet));
-    if let Payload::Garbled(change) = payload(packet) {
-        let _ = write!(line, "{}; ", garbled(&change));
+    if let Payload::Garbled(change) = payload {
+        let _ = write!(line, "{}; ", garbled(change));
     }
     line.push_str(&status);
     if !words.is_empty() && words != status {
@@ -254,25 +254,7 @@ pub(super) fn netfilter_hook(packet: &Packet, names: &dyn Names) -> Option<Strin
 
 /// Family and hook of netfilter: `IPv4 FORWARD`, `bridge POSTROUTING` (include/uapi/linux/netfilter.h).
 pub(super) fn hook_name(event: &Event) -> String {
-    let family = match event.nf_family {
-        1 => "inet",
-        2 => "IPv4",
-        3 => "ARP",
-        5 => "netdev",
-        7 => "bridge",
-        10 => "IPv6",
-        _ => "unknown",
-    };
-    let hooks: &[&str] = match event.nf_family {
-        3 => &["INPUT", "OUTPUT", "FORWARD"],
-        5 => &["INGRESS", "EGRESS"],
-        7 => &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING", "BROUTING"],
-        _ => &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING", "INGRESS"],
-    };
-    match hooks.get(usize::from(event.nf_hook)) {
-        Some(hook) => format!("{family} {hook}"),
-        None => format!("{family} hook {}", event.nf_hook),
-    }
+    Hook { family: event.nf_family, number: event.nf_hook }.to_string()
 }
 
 fn delivered(packet: &Packet, outcome: &Outcome) -> String {

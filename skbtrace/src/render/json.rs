@@ -4,6 +4,7 @@
 //! Names are escaped as in the text: a program that prints what it reads from here prints nothing hostile. Ids and
 //! addresses are strings, since they do not fit into the numbers of every JSON reader.
 
+mod finding;
 mod line;
 
 use std::io;
@@ -15,7 +16,8 @@ use super::row::{device_name, ip_summed};
 use super::{Names, place, reason_name};
 use crate::name::printable;
 use crate::trace::{self, Cause, Outcome};
-use crate::verdict::{self, Place, payload};
+use crate::verdict::{self, Explained, Place};
+use finding::finding_of;
 use line::{
     Branch, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Pair, Part, Payload, Process,
     Site, Summary, Tcp, Times,
@@ -33,9 +35,15 @@ impl Json {
     ///
     /// # Errors
     /// Those of the writer.
-    pub fn packet(&self, out: &mut dyn io::Write, packet: &trace::Packet, names: &dyn Names) -> io::Result<()> {
+    pub fn packet(
+        &self,
+        out: &mut dyn io::Write,
+        packet: &trace::Packet,
+        payload: &verdict::Payload,
+        names: &dyn Names,
+    ) -> io::Result<()> {
         let Some(number) = packet.number else { return Ok(()) };
-        write_line(out, &Line::Packet { version: JSON_VERSION, number, packet: packet_of(packet, names) })
+        write_line(out, &Line::Packet { version: JSON_VERSION, number, packet: packet_of(packet, payload, names) })
     }
 
     /// Writes an object per hop of a packet and of its branches, depth first, in place of the one that holds them all.
@@ -60,11 +68,17 @@ impl Json {
         Ok(())
     }
 
-    /// Writes the books of the run.
+    /// Writes the books of the run, and what was found in it.
     ///
     /// # Errors
     /// Those of the writer.
-    pub fn summary(&self, out: &mut dyn io::Write, summary: &trace::Summary, names: &dyn Names) -> io::Result<()> {
+    pub fn summary(
+        &self,
+        out: &mut dyn io::Write,
+        summary: &trace::Summary,
+        findings: &[Explained],
+        names: &dyn Names,
+    ) -> io::Result<()> {
         let drop_reasons = summary.drop_reasons.iter().map(|(reason, count)| DropReason {
             reason: reason.map(|reason| reason_name(names, reason)),
             count: *count,
@@ -93,6 +107,7 @@ impl Json {
             losses: summary.losses,
             hops: summary.hops.clone(),
             every_packet_complete: summary.every_packet_complete(),
+            findings: findings.iter().map(|explained| finding_of(explained, names)).collect(),
         };
         write_line(out, &Line::Summary { version: JSON_VERSION, summary: books })
     }
@@ -104,7 +119,7 @@ fn write_line(out: &mut dyn io::Write, line: &Line) -> io::Result<()> {
     out.write_all(&bytes)
 }
 
-fn packet_of(packet: &trace::Packet, names: &dyn Names) -> Packet {
+fn packet_of(packet: &trace::Packet, payload: &verdict::Payload, names: &dyn Names) -> Packet {
     let branches = packet.branches.iter();
     Packet {
         id: format!("{:#x}", packet.id),
@@ -120,7 +135,7 @@ fn packet_of(packet: &trace::Packet, names: &dyn Names) -> Packet {
             relative_seq: tcp.relative_seq,
         }),
         payload_len: packet.payload_len,
-        payload: payload_of(&payload(packet)),
+        payload: payload_of(payload),
         retransmission: packet.retransmission,
         verdict: status(packet.verdict()),
         joined: packet.joined.map(|id| format!("{id:#x}")),
@@ -132,7 +147,10 @@ fn packet_of(packet: &trace::Packet, names: &dyn Names) -> Packet {
         outcome: end(&packet.outcome, netfilter_hook(packet, names), names),
         hops: (0..packet.steps.len()).map(|index| hop(packet, index, names)).collect(),
         branches: branches
-            .map(|branch| Branch { after: branch.after, packet: packet_of(&branch.packet, names) })
+            .map(|branch| {
+                let payload = verdict::payload(&branch.packet);
+                Branch { after: branch.after, packet: packet_of(&branch.packet, &payload, names) }
+            })
             .collect(),
     }
 }

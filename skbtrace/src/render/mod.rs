@@ -5,9 +5,11 @@
 //! - `json`: a line per packet for programs; its schema is `schema/packet.schema.json`
 //! - `row`: what one hop says of itself, for the text
 //! - `headline`: what one packet says of itself in one line, and how it ended
+//! - `finding`: what was found in a run, for the text
 //! - `latency`: the table of times from hop to hop, for the text
 //! - `units`: durations
 
+mod finding;
 mod headline;
 mod json;
 mod latency;
@@ -18,6 +20,7 @@ mod tests;
 mod text;
 mod units;
 
+pub use finding::HostOf;
 pub use headline::finding;
 pub use json::{JSON_VERSION, Json};
 pub use text::{Style, Text};

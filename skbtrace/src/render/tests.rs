@@ -1,5 +1,6 @@
 //! What readers get to see, on made-up traffic. Here: what holds for every format.
 
+mod finding;
 mod json;
 mod latency;
 mod timeline;
@@ -9,6 +10,7 @@ use skbtrace_common::{DeviceKey, Event};
 use super::{Json, Names, Style, Text};
 use crate::trace::testkit::{BRIDGE, INIT, Lab, REASON_NETFILTER, VETH1};
 use crate::trace::{Losses, Packet, Reasons, StitchOptions, Stitcher, Summary};
+use crate::verdict::payload;
 
 /// Names of the made-up host.
 struct LabNames;
@@ -53,7 +55,7 @@ fn text_with(style: Style, events: &[Event], losses: Losses) -> String {
     let mut out = Vec::new();
     let mut text = Text::new(style);
     for packet in &packets {
-        text.packet(&mut out, packet, &LabNames).unwrap();
+        text.packet(&mut out, packet, &payload(packet), &LabNames).unwrap();
     }
     text.summary(&mut out, &summary, &LabNames).unwrap();
     String::from_utf8(out).unwrap()
@@ -112,10 +114,10 @@ fn hostile_names_of_events_are_escaped_and_other_names_are_not_escaped_again() {
     let (packets, summary) = stitch(&events, Losses::default());
     let (mut out, mut json) = (Vec::new(), Vec::new());
     let mut text = Text::new(Style::default());
-    text.packet(&mut out, &packets[0], &Escaped).unwrap();
+    text.packet(&mut out, &packets[0], &payload(&packets[0]), &Escaped).unwrap();
     text.summary(&mut out, &summary, &Escaped).unwrap();
-    Json.packet(&mut json, &packets[0], &Escaped).unwrap();
-    Json.summary(&mut json, &summary, &Escaped).unwrap();
+    Json.packet(&mut json, &packets[0], &payload(&packets[0]), &Escaped).unwrap();
+    Json.summary(&mut json, &summary, &[], &Escaped).unwrap();
     let (out, json) = (String::from_utf8(out).unwrap(), String::from_utf8(json).unwrap());
     let harm = |text: &str| text.chars().any(|c| c.is_control() && c != '\n');
     assert!(!harm(&out) && !harm(&json), "{out}{json}");
@@ -146,10 +148,10 @@ fn a_closed_pipe_is_an_error_of_its_own_kind() {
     let (packets, summary) = stitch(&Lab::new().udp(1, 1), Losses::default());
     let mut text = Text::new(Style::default());
     let results = [
-        text.packet(&mut Closed, &packets[0], &LabNames),
+        text.packet(&mut Closed, &packets[0], &payload(&packets[0]), &LabNames),
         text.summary(&mut Closed, &summary, &LabNames),
-        Json.packet(&mut Closed, &packets[0], &LabNames),
-        Json.summary(&mut Closed, &summary, &LabNames),
+        Json.packet(&mut Closed, &packets[0], &payload(&packets[0]), &LabNames),
+        Json.summary(&mut Closed, &summary, &[], &LabNames),
     ];
     for result in results {
         assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
@@ -161,7 +163,7 @@ fn a_packet_without_a_number_is_passed_over() {
     let (mut packets, _) = stitch(&Lab::new().udp(1, 1), Losses::default());
     packets[0].number = None;
     let mut out = Vec::new();
-    Text::new(Style::default()).packet(&mut out, &packets[0], &LabNames).unwrap();
-    Json.packet(&mut out, &packets[0], &LabNames).unwrap();
+    Text::new(Style::default()).packet(&mut out, &packets[0], &payload(&packets[0]), &LabNames).unwrap();
+    Json.packet(&mut out, &packets[0], &payload(&packets[0]), &LabNames).unwrap();
     assert_eq!(out, b"");
 }

@@ -10,6 +10,7 @@ use std::io;
 use anstyle::{AnsiColor, Style as Paint};
 use skbtrace_common::HopId;
 
+use super::finding::lines;
 use super::headline::{Tone, counted, headline, last_words, status, tone};
 use super::latency::table;
 use super::payload::{garbled, mark, same};
@@ -17,7 +18,7 @@ use super::row::{Place, Row, row};
 use super::{Names, reason_name};
 use crate::hops::{Role, hop};
 use crate::trace::{Losses, Packet, Step, Summary, through_loopback};
-use crate::verdict::{Change, Payload, payload};
+use crate::verdict::{Change, Explained, Payload};
 
 /// How the text is to look.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,17 +54,22 @@ impl Text {
     ///
     /// # Errors
     /// Those of the writer.
-    pub fn packet(&mut self, out: &mut dyn io::Write, packet: &Packet, names: &dyn Names) -> io::Result<()> {
+    pub fn packet(
+        &mut self,
+        out: &mut dyn io::Write,
+        packet: &Packet,
+        payload: &Payload,
+        names: &dyn Names,
+    ) -> io::Result<()> {
         let Some(number) = packet.number else { return Ok(()) };
         let verdict = self.paint(tone(packet.verdict()), &status(packet, names));
         let mut text = format!("{:<3} {}    ", format!("#{number}"), headline(packet));
-        let payload = payload(packet);
-        let change = if let Payload::Garbled(change) = &payload { Some(change) } else { None };
+        let change = if let Payload::Garbled(change) = payload { Some(change) } else { None };
         if let Some(change) = change {
             let _ = write!(text, "{}; ", self.paint(Tone::Bad, &garbled(change)));
         }
         text.push_str(&verdict);
-        if let Some(same) = same(&payload) {
+        if let Some(same) = same(payload) {
             let _ = write!(text, "    {same}");
         }
         text.push('\n');
@@ -118,6 +124,26 @@ impl Text {
             let _ = writeln!(text, "also: {}", also.join(", "));
         }
         let _ = writeln!(text, "{}", self.books(summary));
+        out.write_all(text.as_bytes())
+    }
+
+    /// Writes what was found, and what to do about it; nothing where nothing was.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn findings(&self, out: &mut dyn io::Write, findings: &[Explained], names: &dyn Names) -> io::Result<()> {
+        let mut text = String::new();
+        for explained in findings {
+            let (headline, below) = lines(explained, names);
+            let _ = writeln!(text, "{}", self.paint(Tone::Bad, &headline));
+            let mut before = "";
+            for (what, line) in below {
+                let shown = if what == before { "" } else { what };
+                let _ = writeln!(text, "    {}  {line}", self.dim(&format!("{shown:<8}")));
+                before = what;
+            }
+            text.push('\n');
+        }
         out.write_all(text.as_bytes())
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Everything here is one task on one thread: between the ring and the output there is nothing to hand over.
 
+mod clock;
 mod names;
 mod output;
 mod progress;
@@ -10,6 +11,7 @@ mod recording;
 mod replay;
 mod session;
 mod stop;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod watched;
@@ -29,8 +31,10 @@ use crate::{
     store::{End, Start},
     topology::{self, Segment, Topology, Watch},
     trace::{HopBooks, Losses, Reasons, StitchOptions, Summary, decode},
+    verdict::Class,
 };
 
+use clock::{clock_offset_ns, now_ns, wall_ns};
 use names::RunNames;
 pub use output::{Format, Look, Output, Selection, wants_colour};
 use progress::Progress;
@@ -64,6 +68,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// Packets to keep.
     pub filter: Filter,
+    /// Waits that are too long; without it, those that hardly anything but a fault explains.
+    pub slow: Option<Duration>,
     /// Size of the ring, bytes.
     pub ring_size: u32,
     /// What the output looks like.
@@ -83,6 +89,8 @@ pub struct Report {
     pub ended: Ended,
     /// Its books.
     pub summary: Summary,
+    /// The classes of what was found.
+    pub found: Vec<Class>,
 }
 
 impl Report {
@@ -144,6 +152,7 @@ pub async fn run(options: &Options) -> Result<Report> {
             machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
             clock_offset_ns: clock_offset_ns(),
             snaplen: options.snaplen,
+            slow_ns: slow_ns(options),
             preface: preface.clone(),
             reasons: reasons.into_iter().map(|(number, name)| (number, printable(name.as_bytes()))).collect(),
             names: name_table(&topology),
@@ -163,7 +172,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         capture,
         ring,
         max_open: stitch.max_open,
-        session: Session::new(stitch, output),
+        session: Session::new(stitch, slow_ns(options), output),
         recording,
         names,
         segment,
@@ -175,7 +184,12 @@ pub async fn run(options: &Options) -> Result<Report> {
     let why = run.until(&mut stops).await;
     let ended = stops.wind_up(why).await;
     run.close(&ended.why).await?;
-    Ok(Report { ended, summary: run.session.summary().clone() })
+    let found = run.session.explained().iter().map(|explained| explained.finding.class).collect();
+    Ok(Report { ended, summary: run.session.summary(), found })
+}
+
+fn slow_ns(options: &Options) -> Option<u64> {
+    options.slow.map(|slow| u64::try_from(slow.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// A run that is going on.
@@ -333,14 +347,22 @@ impl Run {
             losses.unread = self.unread()?;
         }
         let hops: Vec<HopBooks> = self.capture.counters()?.iter().map(HopCounters::books).collect();
-        let Run { session, recording, names, .. } = self;
+        let Run { session, recording, names, segment, .. } = self;
         session.set_losses(losses);
         session.set_hops(hops.clone());
         let end = end(why, now_ns, losses);
         if end.finished {
             output::unless_closed(session.finish(now_ns, names))?;
         }
+        // Only now, and only where there is something to explain: looking at a host takes its time.
+        let survey = session.has_findings().then(|| survey::read(&names.topology, segment));
+        output::unless_closed(session.findings(survey.as_ref(), names))?;
         output::unless_closed(session.books(names))?;
+        if let Some(survey) = survey
+            && let Err(Why::Failed(error)) = recording.write(|recorder| recorder.survey(survey))
+        {
+            anyhow::bail!(error);
+        }
         let end = End { packets: session.summary().packets, hops, ..end };
         match recording.write(|recorder| recorder.end(end)) {
             Err(Why::Failed(error)) => anyhow::bail!(error),
@@ -382,22 +404,4 @@ impl Run {
         }
         Ok(sent.saturating_sub(self.read))
     }
-}
-
-/// CLOCK_MONOTONIC, the clock of the events.
-fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    // The clock counts from boot: it is never negative.
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
-}
-
-/// The wall clock: nanoseconds since 1970.
-fn wall_ns() -> i64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    now.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec)
-}
-
-/// What makes a wall-clock time of a CLOCK_MONOTONIC one, as of now.
-fn clock_offset_ns() -> i64 {
-    wall_ns().wrapping_sub_unsigned(now_ns())
 }

@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use crate::{
     render::{Json, Names, Style, Text},
     trace::{Losses, Packet, Summary},
+    verdict::{Explained, Payload},
 };
 
 /// The form of the output.
@@ -95,23 +96,31 @@ impl Output {
     }
 
     /// A packet.
-    pub(super) fn packet(&mut self, packet: &Packet, names: &dyn Names) -> io::Result<()> {
+    pub(super) fn packet(&mut self, packet: &Packet, payload: &Payload, names: &dyn Names) -> io::Result<()> {
         let wanted = self.selection.as_ref().is_none_or(|selection| selection(packet));
         if packet.number.is_none() || self.quiet || !wanted {
             return Ok(());
         }
         match &mut self.writer {
-            Writer::Text(text) => text.packet(&mut self.out, packet, names),
-            Writer::Json(json) => json.packet(&mut self.out, packet, names),
+            Writer::Text(text) => text.packet(&mut self.out, packet, payload, names),
+            Writer::Json(json) => json.packet(&mut self.out, packet, payload, names),
             Writer::Events(json) => json.events(&mut self.out, packet, names),
         }
     }
 
+    /// What was found, for people: programs find it in the books.
+    pub(super) fn findings(&mut self, findings: &[Explained], names: &dyn Names) -> io::Result<()> {
+        match &self.writer {
+            Writer::Text(text) => text.findings(&mut self.out, findings, names),
+            Writer::Json(_) | Writer::Events(_) => Ok(()),
+        }
+    }
+
     /// The books.
-    pub(super) fn summary(&mut self, summary: &Summary, names: &dyn Names) -> io::Result<()> {
+    pub(super) fn summary(&mut self, summary: &Summary, findings: &[Explained], names: &dyn Names) -> io::Result<()> {
         match &self.writer {
             Writer::Text(text) => text.summary(&mut self.out, summary, names)?,
-            Writer::Json(json) | Writer::Events(json) => json.summary(&mut self.out, summary, names)?,
+            Writer::Json(json) | Writer::Events(json) => json.summary(&mut self.out, summary, findings, names)?,
         }
         self.out.flush()
     }

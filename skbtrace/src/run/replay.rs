@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use super::{output::Output, session::Session};
 use crate::{
     store::{End, Item, ReadError, Reader, Record, RecordedNames, Start},
+    survey::Survey,
     trace::{Losses, Summary},
 };
 
@@ -36,6 +37,7 @@ struct State {
     /// The file says that the next part is this.
     next: Option<u32>,
     end: Option<End>,
+    survey: Option<Survey>,
 }
 
 /// Why no more is shown.
@@ -113,6 +115,7 @@ impl Replay {
                 if end.finished {
                     state.session.finish(end.now_ns, &state.names)?;
                 }
+                state.session.findings(state.survey.as_ref(), &state.names)?;
                 state.session.books(&state.names)?;
                 if end.failed {
                     state.session.output().notice(&format!("the run failed: {}", end.why));
@@ -126,6 +129,7 @@ impl Replay {
             }
             (None, Some(part)) if !broken => {
                 state.session.finish(state.now_ns, &state.names)?;
+                state.session.findings(state.survey.as_ref(), &state.names)?;
                 state.session.books(&state.names)?;
                 state.session.output().notice(&format!(
                     "the recording goes on in part {part}, with {under_way} of its packets still under way: show the parts together"
@@ -135,6 +139,7 @@ impl Replay {
             // What was under way is shown as such. There are no books: they would be those of the damage.
             _ => {
                 state.session.finish(state.now_ns, &state.names)?;
+                state.session.findings(state.survey.as_ref(), &state.names)?;
                 if !broken {
                     self.result.complaint = Some(format!(
                         "it ends without an end: the run was killed, or is still going on; {}",
@@ -170,6 +175,7 @@ impl Replay {
             Item::Record(Record::Notice { text }) => {
                 state.session.output().notice(&text);
             }
+            Item::Record(Record::Survey(survey)) => state.survey = Some(*survey),
             Item::Record(Record::Next { part }) => state.next = Some(part),
             Item::Record(Record::End(end)) => state.end = Some(*end),
             Item::Record(Record::Start(_)) => {}
@@ -212,10 +218,10 @@ impl Replay {
                 start.part, start.packets, start.under_way
             ));
         }
-        let mut session = Session::new(start.stitch_options(), output);
+        let mut session = Session::new(start.stitch_options(), start.slow_ns, output);
         session.set_losses(bounded(start.losses));
         let names = start.recorded_names();
-        self.state = Some(State { session, names, start, now_ns: 0, next: None, end: None });
+        self.state = Some(State { session, names, start, now_ns: 0, next: None, end: None, survey: None });
         Ok(())
     }
 

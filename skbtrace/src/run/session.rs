@@ -7,62 +7,79 @@ use skbtrace_common::{Digest, Event};
 
 use super::output::Output;
 use crate::{
-    render::{Names, finding},
+    render::{HostOf, Names, finding},
+    survey::Survey,
     trace::{HopBooks, Losses, Packet, StitchOptions, Stitcher, Summary},
-    verdict::{Payload, payload},
+    verdict::{Explained, Findings, Payload, explain, payload},
 };
 
-/// The stitcher and the output that its packets go to.
+/// The stitcher, what is found in its packets, and the output that they go to.
 pub struct Session {
     stitcher: Stitcher,
+    judge: Judge,
+    explained: Vec<Explained>,
+}
+
+/// What happens to each packet that is finished.
+struct Judge {
     output: Output,
+    findings: Findings,
     garbled: u64,
 }
 
+impl Judge {
+    /// Says all there is to say of a packet, once.
+    fn packet(&mut self, packet: &Packet, names: &dyn Names, remarks: Option<&mut Vec<String>>) -> io::Result<()> {
+        let payload = payload(packet);
+        self.garbled += u64::from(packet.number.is_some() && matches!(payload, Payload::Garbled(_)));
+        self.findings.observe(packet, &payload, &|address| names.symbol(address));
+        if let Some(remarks) = remarks {
+            remarks.push(finding(packet, &payload, names));
+        }
+        self.output.packet(packet, &payload, names)
+    }
+}
+
 impl Session {
-    /// Begins.
+    /// Begins. Waits of `slow_ns` nanoseconds are findings; see [`Findings::new`].
     #[must_use]
-    pub fn new(options: StitchOptions, output: Output) -> Session {
-        Session { stitcher: Stitcher::new(options), output, garbled: 0 }
+    pub fn new(options: StitchOptions, slow_ns: Option<u64>, output: Output) -> Session {
+        let findings = Findings::new(options.reasons.clone(), slow_ns);
+        let judge = Judge { output, findings, garbled: 0 };
+        Session { stitcher: Stitcher::new(options), judge, explained: Vec::new() }
     }
 
     /// Takes an event, prints the packets that it completes, and returns how many of them have a number. What became of
-    /// them is told to `findings`, if anybody wants to know.
+    /// them is told to `remarks`, if anybody wants to know.
     pub fn event(
         &mut self,
         event: &Event,
         digest: &Digest,
         names: &dyn Names,
-        mut findings: Option<&mut Vec<String>>,
+        mut remarks: Option<&mut Vec<String>>,
     ) -> io::Result<u64> {
-        let Session { stitcher, output, garbled } = self;
+        let Session { stitcher, judge, .. } = self;
         let (mut outcome, mut count) = (Ok(()), 0);
         stitcher.push_verified(event, digest, &mut |packet| {
             count += u64::from(packet.number.is_some());
-            *garbled += u64::from(is_garbled(&packet));
-            if let Some(findings) = &mut findings {
-                findings.push(finding(&packet, names));
-            }
-            if outcome.is_ok() {
-                outcome = output.packet(&packet, names);
-            }
+            let printed = judge.packet(&packet, names, remarks.as_deref_mut());
+            // What cannot be printed is counted all the same.
+            outcome = std::mem::replace(&mut outcome, Ok(())).and(printed);
         });
         outcome.map(|()| count)
     }
 
     /// Takes note of the time and of what has been lost.
     pub fn tick(&mut self, now_ns: u64, losses: Losses, names: &dyn Names) -> io::Result<()> {
-        self.output.losses(&losses);
+        self.judge.output.losses(&losses);
         self.stitcher.set_losses(losses);
-        let Session { stitcher, output, garbled } = self;
+        let Session { stitcher, judge, .. } = self;
         let mut outcome = Ok(());
         stitcher.tick(now_ns, &mut |packet| {
-            *garbled += u64::from(is_garbled(&packet));
-            if outcome.is_ok() {
-                outcome = output.packet(&packet, names);
-            }
+            let printed = judge.packet(&packet, names, None);
+            outcome = std::mem::replace(&mut outcome, Ok(())).and(printed);
         });
-        outcome.and_then(|()| output.flush())
+        outcome.and_then(|()| judge.output.flush())
     }
 
     /// What has been lost, said to nobody.
@@ -77,27 +94,44 @@ impl Session {
 
     /// Prints the packets that are under way.
     pub fn finish(&mut self, now_ns: u64, names: &dyn Names) -> io::Result<()> {
-        let Session { stitcher, output, garbled } = self;
+        let Session { stitcher, judge, .. } = self;
         let mut outcome = Ok(());
         stitcher.finish(now_ns, &mut |packet| {
-            *garbled += u64::from(is_garbled(&packet));
-            if outcome.is_ok() {
-                outcome = output.packet(&packet, names);
-            }
+            let printed = judge.packet(&packet, names, None);
+            outcome = std::mem::replace(&mut outcome, Ok(())).and(printed);
         });
-        outcome.and_then(|()| output.flush())
+        outcome.and_then(|()| judge.output.flush())
     }
 
-    /// Prints the books.
+    /// Whether there is anything to explain.
+    #[must_use]
+    pub fn has_findings(&self) -> bool {
+        !self.judge.findings.all().is_empty()
+    }
+
+    /// Prints what was found, explained by what there is on the host, where that is known.
+    pub fn findings(&mut self, survey: Option<&Survey>, names: &dyn Names) -> io::Result<()> {
+        let found = self.judge.findings.all();
+        self.explained = found.into_iter().map(|finding| explain(finding, survey, &HostOf(names))).collect();
+        self.judge.output.findings(&self.explained, names)
+    }
+
+    /// Prints the books, and in formats for programs what was found with them.
     pub fn books(&mut self, names: &dyn Names) -> io::Result<()> {
         let summary = self.summary();
-        self.output.summary(&summary, names)
+        self.judge.output.summary(&summary, &self.explained, names)
+    }
+
+    /// What was found, since [`Session::findings`].
+    #[must_use]
+    pub fn explained(&self) -> &[Explained] {
+        &self.explained
     }
 
     /// The books.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        Summary { garbled: self.garbled, ..self.stitcher.summary().clone() }
+        Summary { garbled: self.judge.garbled, ..self.stitcher.summary().clone() }
     }
 
     /// The stitcher.
@@ -108,11 +142,6 @@ impl Session {
 
     /// The output.
     pub fn output(&mut self) -> &mut Output {
-        &mut self.output
+        &mut self.judge.output
     }
-}
-
-/// Whether it is a packet of the output whose payload changed.
-fn is_garbled(packet: &Packet) -> bool {
-    packet.number.is_some() && matches!(payload(packet), Payload::Garbled(_))
 }

@@ -13,7 +13,10 @@ use crate::render::Names;
 use crate::store::props::seen;
 use crate::store::testkit::{Memory, Seen, digest_of, names, start, traffic};
 use crate::store::{End, NameTable, RecordedNames, Recorder, Start};
+use crate::survey::{Effects, Fact, Spot, Survey};
 use crate::trace::Losses;
+use crate::trace::testkit::INIT;
+use crate::verdict::Cause;
 
 /// Somewhere to write to and to look at later.
 #[derive(Clone, Default)]
@@ -65,7 +68,7 @@ impl<N: Names> Live<N> {
         for line in &start.preface {
             output.preface(line).unwrap();
         }
-        let session = Session::new(start.stitch_options(), output);
+        let session = Session::new(start.stitch_options(), start.slow_ns, output);
         let recorder = Some(Recorder::new(memory.clone(), start, rotate).unwrap());
         Live { session, recorder, names, paper, failure: None }
     }
@@ -99,12 +102,31 @@ impl<N: Names> Live<N> {
         if finished {
             self.session.finish(now_ns, &self.names).unwrap();
         }
+        let survey = self.session.has_findings().then(|| survey("nft rule bridge filter forward: drop"));
+        self.session.findings(survey.as_ref(), &self.names).unwrap();
         self.session.books(&self.names).unwrap();
+        if let Some(survey) = survey {
+            self.record(|recorder, _, _| recorder.survey(survey));
+        }
         self.record(|recorder, _, _| {
             recorder.end(End { now_ns, losses, finished, why: "SIGINT".to_owned(), ..End::default() })
         });
         self.paper.text()
     }
+}
+
+/// A host with one rule, of this name.
+fn survey(what: &str) -> Survey {
+    let rule = Fact {
+        cause: Cause::Nftables,
+        netns: INIT,
+        ifindex: None,
+        spot: Spot::BridgeForward,
+        effects: Effects { drop: true, ..Effects::default() },
+        what: what.to_owned(),
+        undo: Some(what.to_owned()),
+    };
+    Survey { facts: vec![rule], unseen: vec![what.to_owned()] }
 }
 
 fn show(look: Look, files: &[Vec<u8>]) -> (String, Replayed) {
@@ -156,9 +178,17 @@ fn a_recording_shows_what_the_run_showed() {
     }
     // What happened in the run is in what was printed, or the comparison would say little.
     let (live, _) = eventful(TEXT, None);
-    for sign in
-        ["ns-calm1 ", "renamed ", "(calmbr)", "nf_hook_slow+0x44", "NETFILTER_DROP", "still in", "3 events lost"]
-    {
+    for sign in [
+        "DROPPED at __br_forward, on calmveth1_peer: ",
+        "cause     nft rule bridge filter forward: drop\n",
+        "ns-calm1 ",
+        "renamed ",
+        "(calmbr)",
+        "nf_hook_slow+0x44",
+        "NETFILTER_DROP",
+        "still in",
+        "3 events lost",
+    ] {
         assert!(live.contains(sign), "{sign}");
     }
 }
@@ -233,7 +263,8 @@ fn a_torn_tail_costs_no_more_than_itself() {
         let finished: u64 =
             complaint.split(" to their end ").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
         let next = format!("\n#{} ", finished + 1);
-        let until = |text: &str| text[..text.find(&next).unwrap_or(text.len())].trim_end().to_owned();
+        let ends = |text: &str| [next.as_str(), "\n\nDROPPED "].iter().filter_map(|end| text.find(end)).min();
+        let until = |text: &str| text[..ends(text).unwrap_or(text.len())].trim_end().to_owned();
         assert!(finished > 50 && until(&live).starts_with(&until(&shown)), "{finished} packets");
     }
 }
@@ -246,6 +277,8 @@ fn a_run_that_was_killed_is_shown_and_told_from_one_that_ended() {
     live.recorder.as_mut().unwrap().flush().unwrap();
     let (shown, replayed) = show(TEXT, &[memory.file(0)]);
     assert!(shown.contains("\n#4 "), "{shown}");
+    // Found is found, but nobody looked at the host.
+    assert!(shown.contains("DROPPED at __br_forward") && shown.contains("(the host was not looked at)"), "{shown}");
     let complaint = replayed.complaint.unwrap();
     assert!(
         complaint.starts_with("it ends without an end: the run was killed, or is still going on; shown"),
@@ -315,6 +348,7 @@ proptest! {
             recorder.event(event, &digest_of(event), bytes, std::slice::from_ref(&text), &stitcher, &names()).unwrap();
         }
         recorder.tick(number, losses).unwrap();
+        recorder.survey(survey(&text)).unwrap();
         recorder.end(End { now_ns: number, losses, finished: true, why: text.clone(), ..End::default() }).unwrap();
         for look in [TEXT, JSON] {
             let (shown, replayed) = show(look, &[memory.file(0)]);

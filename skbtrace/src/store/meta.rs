@@ -8,14 +8,15 @@ use skbtrace_common::{DeviceKey, Event, HopId};
 
 use crate::name::still_printable;
 use crate::render::Names;
+use crate::survey::Survey;
 use crate::trace::{HopBooks, Losses, Reasons, StitchOptions};
 
 /// Version of the format. It rises when [`Event`] changes, or anything here in a way that an older reader would get
 /// wrong. Hops travel by name, so that new ones change nothing.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 // Whoever changes the layout of an event raises FORMAT.
-const _: () = assert!(size_of::<Event>() == 248 && FORMAT == 2);
+const _: () = assert!(size_of::<Event>() == 248 && FORMAT == 3);
 
 /// Everything but events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +45,8 @@ pub enum Record {
         /// What.
         text: String,
     },
+    /// What there is on the host that can do something to packets, as far as findings asked for it.
+    Survey(Box<Survey>),
     /// The file was full: the recording goes on in the next one.
     Next {
         /// Number of the next part.
@@ -80,6 +83,9 @@ pub struct Start {
     pub max_open: usize,
     /// See [`StitchOptions::idle_ns`].
     pub idle_ns: u64,
+    /// Waits that are too long, nanoseconds, where somebody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_ns: Option<u64>,
     /// Drop reasons of the traced kernel, with their prefixes.
     pub reasons: BTreeMap<u32, String>,
     /// Names of the hops, by the numbers that they have in this file.
@@ -128,6 +134,11 @@ impl Record {
             Record::End(end) => {
                 let End { why, hops, .. } = &mut **end;
                 make_safe(hops.iter_mut().map(|hop| &mut hop.hop).chain([why]));
+            }
+            Record::Survey(survey) => {
+                let Survey { facts, unseen } = &mut **survey;
+                let texts = facts.iter_mut().flat_map(|fact| fact.undo.iter_mut().chain([&mut fact.what]));
+                make_safe(texts.chain(unseen));
             }
             Record::Tick { .. } | Record::Next { .. } => {}
         }

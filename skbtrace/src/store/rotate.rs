@@ -11,6 +11,7 @@ use skbtrace_common::{Digest, Event};
 use super::meta::{End, NameTable, Record, Start};
 use super::writer::Writer;
 use crate::render::Names;
+use crate::survey::Survey;
 use crate::trace::{Losses, Stitcher};
 
 /// Where the files of a recording come from.
@@ -109,6 +110,14 @@ impl<P: Parts> Recorder<P> {
     /// When it cannot be written.
     pub fn notice(&mut self, text: &str) -> io::Result<()> {
         self.writer.record(&Record::Notice { text: text.to_owned() })
+    }
+
+    /// Records what there is on the host.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn survey(&mut self, survey: Survey) -> io::Result<()> {
+        self.writer.record(&Record::Survey(Box::new(survey)))
     }
 
     /// Ends the recording.

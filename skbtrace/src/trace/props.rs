@@ -292,8 +292,8 @@ proptest! {
         let mut text = Text::new(Style { colour: true, explain: true });
         let mut out = Vec::new();
         for packet in &packets {
-            text.packet(&mut out, packet, &names).unwrap();
-            Json.packet(&mut out, packet, &names).unwrap();
+            text.packet(&mut out, packet, &crate::verdict::payload(packet), &names).unwrap();
+            Json.packet(&mut out, packet, &crate::verdict::payload(packet), &names).unwrap();
         }
         text.summary(&mut out, stitcher.summary(), &names).unwrap();
     }

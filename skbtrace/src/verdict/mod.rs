@@ -1,15 +1,32 @@
-//! From packets to findings: where a packet's payload changed.
+//! From packets to findings: where payloads changed, packets ended, waited, doubled or overtook each other; why, and what
+//! to do about it.
 //!
 //! Pure. A finding rests on evidence that was seen: what lies beyond a gap is neither called garbled nor clean.
 //!
 //! - `digest`: arithmetic of digests: sums of ranges, and where two of the same range differ
 //! - `payload`: the payload of a packet along its path, through clones, parts and wholes
 //! - `words`: what a finding may say: its class, its place and its cause
+//! - `finding`: what befell some packets, all in the same place and in the same way
+//! - `findings`: the findings of a run
+//! - `drops`, `late`, `twice`, `order`: which ends, waits, clones and orders of packets are findings
+//! - `spots`: what stands between two hops
+//! - `rules`: one table, from a finding and what is known of the host to its cause and to advice
 
 mod digest;
+mod drops;
+mod finding;
+mod findings;
+mod late;
+mod order;
 mod payload;
+mod rules;
+mod spots;
+mod twice;
 mod words;
 
 pub use digest::{Place, locate, sum};
+pub use finding::{Detail, Device, Finding, Hook};
+pub use findings::Findings;
 pub use payload::{Change, Payload, Site, payload};
+pub use rules::{Explained, Host, explain, label};
 pub use words::{Cause, Class, Span};

@@ -318,6 +318,7 @@ pub(super) struct Summary {
     pub(super) losses: Losses,
     pub(super) hops: Vec<HopBooks>,
     pub(super) every_packet_complete: bool,
+    pub(super) findings: Vec<super::finding::Finding>,
 }
 
 fn is_zero(count: &u32) -> bool {

@@ -2,18 +2,20 @@
 
 use skbtrace_common::{Event, HopId};
 
+use super::finding::explained;
 use super::{LabNames, stitch};
 use crate::render::Json;
 use crate::trace::Losses;
 use crate::trace::testkit::{Lab, VETH1, VETH2, in_order};
+use crate::verdict::payload;
 
 fn json(events: &[Event], losses: Losses) -> Vec<serde_json::Value> {
     let (packets, summary) = stitch(events, losses);
     let mut out = Vec::new();
     for packet in &packets {
-        Json.packet(&mut out, packet, &LabNames).unwrap();
+        Json.packet(&mut out, packet, &payload(packet), &LabNames).unwrap();
     }
-    Json.summary(&mut out, &summary, &LabNames).unwrap();
+    Json.summary(&mut out, &summary, &explained(&packets, None), &LabNames).unwrap();
     let text = String::from_utf8(out).unwrap();
     assert_eq!(text.lines().count(), packets.len() + 1, "one line per object");
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -191,6 +193,44 @@ fn a_drop_in_json() {
       "elsewhere": 0,
       "events": 10,
       "every_packet_complete": true,
+      "findings": [
+        {
+          "advice": [
+            "nft list ruleset; ebtables -L"
+          ],
+          "because": "a rule or a policy of netfilter drops at this hook (the host was not looked at)",
+          "cause": "nftables",
+          "class": "dropped",
+          "count": 1,
+          "device": "calmveth1_peer",
+          "evidence": [
+            "the kernel's reason is NETFILTER_DROP, given in nf_hook_slow+0x44",
+            "it was in netfilter's hook bridge FORWARD"
+          ],
+          "first_ns": 1001038200,
+          "from": "__br_forward",
+          "ifindex": 11,
+          "last": 1,
+          "last_ns": 1001038200,
+          "location": "nf_hook_slow+0x44",
+          "netfilter": "bridge FORWARD",
+          "netns": 4026531840,
+          "netns_name": "init",
+          "packets": [
+            1
+          ],
+          "reasons": [
+            "NETFILTER_DROP"
+          ],
+          "to": null,
+          "toward": {
+            "ifindex": 11,
+            "name": "calmveth1_peer",
+            "netns": 4026531840,
+            "netns_name": "init"
+          }
+        }
+      ],
       "garbled": 0,
       "hops": [],
       "incomplete": 0,

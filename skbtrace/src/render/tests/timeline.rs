@@ -102,7 +102,7 @@ fn drops_with_and_without_a_reason() {
                                    ip_rcv                               +12.0 µs      92  softirq, waited 12.0 µs in the CPU's queue
                                    udp_queue_rcv_one_skb                 +2.0 µs      72
                                    __udp_enqueue_schedule_skb            +1.0 µs      72
-        DROPPED in 0xabcd, no reason given by this kernel, after it was queued in the socket
+        DROPPED in 0xabcd, no reason given by this kernel
 
     dropped: 1 without a reason, 1 NETFILTER_DROP
     2 packets: 0 delivered, 2 dropped, 0 incomplete, 0 in flight · 0 events lost · every packet complete

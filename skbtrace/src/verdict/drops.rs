@@ -1,0 +1,238 @@
+//! Which of the packets that ended early ended by a fault.
+//!
+//! The kernel frees many packets as dropped in the course of a day's work: what nobody asked for on a broadcast, segments that
+//! came twice, what was on its way when a connection closed. Of those nothing is said. What a rule, a queue or a device
+//! refuses is always said; what the receiver refuses, only of packets that were meant for it and wanted an answer.
+
+use std::net::IpAddr;
+
+use skbtrace_common::HopId;
+
+use super::finding::{Detail, Device, Finding, Hook, lineage, way};
+use super::words::{Class, Span};
+use crate::hops::{Role, hop};
+use crate::trace::{Outcome, Packet, Reasons, Stage, Step, tcp_flag};
+
+/// Reasons that name a rule, a program or a queue: whatever the packet was, somebody has decided.
+const DELIBERATE: [&str; 14] = [
+    "NETFILTER_DROP",
+    "TC_INGRESS",
+    "TC_EGRESS",
+    "TC_CHAIN_NOTFOUND",
+    "TC_RECLASSIFY_LOOP",
+    "XDP",
+    "QDISC_DROP",
+    "QDISC_OVERLIMIT",
+    "QDISC_CONGESTED",
+    "CPU_BACKLOG",
+    "FULL_RING",
+    "CONNTRACK",
+    "BPF_CGROUP_EGRESS",
+    "FQ_FLOW_LIMIT",
+];
+
+/// Reasons of TCP's, and of a socket's, that are none of the usual ends of a segment.
+const REFUSED_BY_TCP: [&str; 13] = [
+    "TCP_CSUM",
+    "SOCKET_RCVBUFF",
+    "SOCKET_BACKLOG",
+    "SOCKET_FILTER",
+    "PROTO_MEM",
+    "NOMEM",
+    "XFRM_POLICY",
+    "TCP_MINTTL",
+    "TCP_MD5NOTFOUND",
+    "TCP_MD5UNEXPECTED",
+    "TCP_MD5FAILURE",
+    "TCP_LISTEN_OVERFLOW",
+    "TCP_REQQFULLDROP",
+];
+
+/// What a finding is to say of the end of this packet; `None` where it ended as packets do.
+pub(super) fn dropped(
+    packet: &Packet,
+    reasons: &Reasons,
+    symbol: &dyn Fn(u64) -> Option<String>,
+) -> Option<(Finding, u64)> {
+    let ended = decisive(packet, reasons)?;
+    let steps = lineage(packet, ended.id)?;
+    let end_ns = steps.last()?.event.time_ns;
+    // A clone that was made and not seen may be what went where the packet was meant to go.
+    let clones = steps.iter().filter(|step| step.hop == HopId::SkbClone).count();
+    let unseen_clone = clones >= packet.tree().count();
+    let path: Vec<Step> = steps.into_iter().filter(|step| !matches!(step.role(), Role::Work | Role::End)).collect();
+    let (at, detail) = match &ended.outcome {
+        Outcome::Dropped { reason, location, at, stage: Stage::Path } => {
+            let name = named(reasons, *reason);
+            let location = (*location != 0).then(|| symbol(*location)).flatten();
+            let end =
+                Ending { packet, path: &path, at: *at, reason: name, location: location.as_deref(), unseen_clone };
+            if !end.is_fault() {
+                return None;
+            }
+            (*at, Detail::Dropped { reason: name.map(str::to_owned), location, silent: false, held_ns: None })
+        }
+        // The frame was copied for the program, and the copy is a page: the packet ends as if it had been used up.
+        Outcome::Consumed { at: HopId::VethXdpRcvSkb } if ended.branches.is_empty() => {
+            (Some(HopId::VethXdpRcvSkb), Detail::Dropped { reason: None, location: None, silent: true, held_ns: None })
+        }
+        _ => return None,
+    };
+    // A hook of netfilter is no place: what ends in the first one was nowhere yet.
+    let at = at.filter(|_| path.iter().any(|step| step.role() != Role::Netfilter));
+    let span = at.map_or(Span::Unseen, Span::At);
+    let (device, toward) = place(&path);
+    let mut finding = Finding::new(Class::Dropped, span, device, detail);
+    finding.toward = toward;
+    finding.hook = hook_of(&path, &finding);
+    finding.way = way(&path);
+    finding.bridged = is_bridged(&path);
+    Some((finding, end_ns))
+}
+
+/// The packet or branch whose end is the end of it all. Of several that were dropped it is the one that came last, but for
+/// copies that got to somebody they were not for: a bridge that floods, or whose own device somebody listens on, makes such.
+fn decisive<'a>(packet: &'a Packet, reasons: &Reasons) -> Option<&'a Packet> {
+    let verdict = packet.verdict();
+    if !matches!(verdict, Outcome::Dropped { .. }) {
+        return packet.tree().find(|part| std::ptr::eq(&raw const part.outcome, verdict));
+    }
+    let stray = |part: &Packet| matches!(part.outcome, Outcome::Dropped { reason, .. } if named(reasons, reason) == Some("OTHERHOST"));
+    let dropped = packet.tree().filter(|part| matches!(part.outcome, Outcome::Dropped { .. }));
+    dropped.max_by_key(|part| (!stray(part), part.last_ns()))
+}
+
+/// A reason by its name, where it is one.
+fn named(reasons: &Reasons, reason: Option<u32>) -> Option<&str> {
+    reason.and_then(|reason| reasons.name(reason)).filter(|name| *name != "NOT_SPECIFIED")
+}
+
+/// A packet that the kernel freed as dropped.
+struct Ending<'a> {
+    packet: &'a Packet,
+    /// Its steps and those of the packets it goes back to, but for work and ends.
+    path: &'a [Step],
+    at: Option<HopId>,
+    reason: Option<&'a str>,
+    location: Option<&'a str>,
+    unseen_clone: bool,
+}
+
+impl Ending<'_> {
+    fn is_fault(&self) -> bool {
+        if self.reason.is_some_and(|reason| DELIBERATE.contains(&reason)) || self.by_netfilter() {
+            return true;
+        }
+        let wanted = self.packet.flow.is_some_and(|flow| !is_many(flow.dst)) && !self.path.iter().any(went_to_many);
+        // A frame for others, on a device that listens to all, is nobody's fault unless it was sent here.
+        let sent_here = self.path.first().is_some_and(|step| step.role().is_origin() || step.role() == Role::Netfilter);
+        // Nor is the copy that a bridge makes for its own device while somebody listens there to all that it forwards.
+        let copy = self.unseen_clone || self.path.iter().any(|step| step.hop == HopId::BrPassFrameUp);
+        if !wanted || (self.is("OTHERHOST") && (!sent_here || copy)) {
+            return false;
+        }
+        match self.packet.flow.map_or(0, |flow| flow.proto) {
+            6 => self.is_fault_of_tcp(),
+            // A reply that comes when ping has gone, an error about a connection that is over.
+            1 | 58 => !self.at_receiver() || self.is("ICMP_CSUM"),
+            _ => !matches!(self.at, Some(HopId::RawRcv | HopId::Rawv6Rcv)),
+        }
+    }
+
+    fn is_fault_of_tcp(&self) -> bool {
+        let opens = self.packet.tcp.is_some_and(|tcp| tcp.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN);
+        match self.reason {
+            // What comes after a connection is over is answered by a reset, and that is that.
+            Some("NO_SOCKET") => opens,
+            Some(reason) if reason.starts_with("TCP_") || self.at_receiver() => REFUSED_BY_TCP.contains(&reason),
+            Some(_) => true,
+            None => opens || !self.at_receiver(),
+        }
+    }
+
+    fn is(&self, reason: &str) -> bool {
+        self.reason == Some(reason)
+    }
+
+    /// Whether the receiving end had it: what happens to it there is mostly the protocol's own business.
+    fn at_receiver(&self) -> bool {
+        let last = self.path.iter().rev().find(|step| step.role().is_place());
+        let taken = |step: &Step| {
+            matches!(step.role(), Role::Transport | Role::Socket | Role::Copy)
+                || matches!(step.hop, HopId::IpLocalDeliver | HopId::Ip6Input)
+        };
+        // Where a kernel has no hop for it, the hook before says so.
+        let is_input = |step: &Step| Hook::of(step).is_some_and(|hook| hook.number == 1 && hook.family != 7);
+        last.is_some_and(taken) || self.path.last().is_some_and(is_input)
+    }
+
+    /// Kernels before 5.18 do not say so, but their function does.
+    fn by_netfilter(&self) -> bool {
+        self.reason.is_none() && self.location.is_some_and(|location| location.starts_with("nf_hook_slow"))
+    }
+}
+
+/// Whether somebody other than one receiver was meant.
+fn is_many(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_multicast(),
+    }
+}
+
+/// Whether the frame was a broadcast or a multicast (`skb->pkt_type`).
+fn went_to_many(step: &Step) -> bool {
+    matches!(step.event.pkt_type, 1 | 2)
+}
+
+/// Where a packet ended, and where it was going.
+pub(super) fn place(path: &[Step]) -> (Option<Device>, Option<Device>) {
+    let Some(last) = path.last() else { return (None, None) };
+    let toward = Device::second_of(last);
+    // The bridge has chosen the port: what stands between is that port's.
+    let chosen = path.iter().rev().find(|step| step.role() != Role::Netfilter);
+    let port = chosen.filter(|step| step.hop == HopId::BrForward).and_then(Device::second_of);
+    let nearest = || path.iter().rev().find_map(Device::of);
+    (port.or_else(nearest), toward)
+}
+
+/// The hook of netfilter that a packet ended in.
+fn hook_of(path: &[Step], finding: &Finding) -> Option<Hook> {
+    let Detail::Dropped { reason, location, .. } = &finding.detail else { return None };
+    let done = reason.as_deref() == Some("NETFILTER_DROP")
+        || location.as_deref().is_some_and(|location| location.starts_with("nf_hook_slow"));
+    if !done {
+        return None;
+    }
+    match path.last()?.hop {
+        // br_netfilter's function is called by a hook, and lets others at the same hook have their say.
+        HopId::NfHookSlow | HopId::BrNfForward | HopId::BrNfForwardIp => path.iter().rev().find_map(Hook::of),
+        // The bridge itself goes through the list of this hook.
+        HopId::BrHandleFrame | HopId::BrNfPreRouting => Some(Hook { family: 7, number: 0 }),
+        HopId::NetifReceiveSkb | HopId::EnqueueToBacklog | HopId::NapiGroReceive | HopId::GroReceiveSkb => {
+            Some(Hook { family: 5, number: 0 })
+        }
+        HopId::DevQueueXmit => Some(Hook { family: 5, number: 1 }),
+        // Where nf_hook_slow is not traced, or is not called for lists: the hook that comes next.
+        HopId::BrPassFrameUp => Some(Hook { family: 7, number: 1 }),
+        HopId::BrForward => Some(Hook { family: 7, number: 2 }),
+        HopId::BrDevXmit => Some(Hook { family: 7, number: 3 }),
+        HopId::IpRcv => Some(Hook { family: 2, number: 0 }),
+        HopId::Ipv6Rcv => Some(Hook { family: 10, number: 0 }),
+        HopId::IpLocalDeliver => Some(Hook { family: 2, number: 1 }),
+        HopId::Ip6Input => Some(Hook { family: 10, number: 1 }),
+        HopId::IpForward => Some(Hook { family: 2, number: 2 }),
+        HopId::Ip6Forward => Some(Hook { family: 10, number: 2 }),
+        HopId::IpQueueXmit => Some(Hook { family: 2, number: 3 }),
+        HopId::Ip6Xmit => Some(Hook { family: 10, number: 3 }),
+        HopId::IpOutput | HopId::IpMcOutput => Some(Hook { family: 2, number: 4 }),
+        HopId::Ip6Output => Some(Hook { family: 10, number: 4 }),
+        _ => None,
+    }
+}
+
+/// Whether the packet was in a bridge when it was seen last.
+pub(super) fn is_bridged(path: &[Step]) -> bool {
+    let last = path.iter().rev().find(|step| step.role().is_place());
+    last.is_some_and(|step| hop(step.hop).role == Role::Bridge || step.hop == HopId::BrHandleFrame)
+}

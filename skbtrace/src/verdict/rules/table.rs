@@ -1,0 +1,190 @@
+//! What a finding is, and what that means: where a cause may stand, and what it is when nothing is found there.
+
+use skbtrace_common::HopId;
+
+use super::ends::{ENDS, End, OTHER};
+use super::{Cause, Class, Detail, Fact, Finding, Span, Spot, spots};
+
+/// How far from the finding's place a fact may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// At its device, or in its namespace and at no device.
+    Device,
+    /// In its namespace.
+    Netns,
+    /// At a device that the packets had come by, or in such a device's namespace.
+    Way,
+    /// Wherever.
+    Anywhere,
+}
+
+/// What kind of finding it is, and what that means.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    /// Where a cause may stand, the likeliest first. Empty: wherever.
+    pub(super) spots: Vec<Spot>,
+    /// What it may be. Empty: whatever.
+    pub(super) causes: &'static [Cause],
+    /// What a fact must speak of, in one of these words. Empty: of anything.
+    pub(super) words: &'static [&'static str],
+    /// How far away.
+    pub(super) reach: Reach,
+    /// It has written to the packet, and that was found out only here.
+    pub(super) writes: bool,
+    /// What it is when nothing is found there.
+    pub(super) cause: Cause,
+    /// It is that also when something is found.
+    fixed: bool,
+    /// In words.
+    pub(super) because: &'static str,
+    /// The words need no fact of the host.
+    pub(super) speaks_for_itself: bool,
+    /// What to do when no fact says.
+    pub(super) advice: &'static str,
+}
+
+impl Row {
+    /// What kind of thing this fact makes it.
+    pub(super) fn cause_of(&self, fact: &Fact) -> Cause {
+        if self.fixed { self.cause } else { fact.cause }
+    }
+}
+
+/// The row of a finding; `looked` says that it is known what there is on the host.
+pub(super) fn row(finding: &Finding, looked: bool) -> Row {
+    match (finding.class, &finding.detail) {
+        (Class::Dropped, _) if finding.hook.is_some() => by_netfilter(finding),
+        (Class::Dropped, Detail::Dropped { reason, location, .. }) => {
+            let fits = |end: &&End| {
+                let reason_fits = match reason {
+                    Some(reason) => end.reasons.contains(&&**reason),
+                    None => end.reasons.is_empty(),
+                };
+                let at = |hop: &HopId| finding.span == Span::At(*hop);
+                let function = location.as_deref().unwrap_or_default();
+                reason_fits
+                    && (end.hops.is_empty() || end.hops.iter().any(at))
+                    && (end.functions.is_empty() || end.functions.iter().any(|name| function.starts_with(name)))
+            };
+            of_end(ENDS.iter().find(fits).unwrap_or(&OTHER))
+        }
+        _ => in_between(finding, looked),
+    }
+}
+
+fn of_end(end: &End) -> Row {
+    Row {
+        spots: end.spots.to_vec(),
+        causes: end.causes,
+        words: end.words,
+        reach: end.reach,
+        writes: end.writes,
+        cause: end.cause,
+        fixed: end.fixed,
+        because: end.because,
+        speaks_for_itself: end.sure,
+        advice: end.advice,
+    }
+}
+
+fn by_netfilter(finding: &Finding) -> Row {
+    let bridge = finding.hook.is_some_and(|hook| hook.family == 7);
+    // Where bridged packets come by the hooks of IP, it is for the sake of iptables.
+    let shown = finding.bridged && !bridge;
+    Row {
+        spots: spots(finding),
+        causes: &[Cause::Nftables, Cause::Iptables, Cause::Ebtables],
+        words: &[],
+        reach: if finding.hook.is_some_and(|hook| hook.family == 5) { Reach::Device } else { Reach::Netns },
+        writes: false,
+        cause: if shown { Cause::Iptables } else { Cause::Nftables },
+        fixed: false,
+        because: "a rule or a policy of netfilter drops at this hook",
+        speaks_for_itself: false,
+        advice: if bridge { "nft list ruleset; ebtables -L" } else { "nft list ruleset; iptables -L -v -n" },
+    }
+}
+
+/// Garbled, delayed, duplicated and reordered: whatever stands between the hops and can do it.
+fn in_between(finding: &Finding, looked: bool) -> Row {
+    let spots = spots(finding);
+    let at_device = |spot: &Spot| matches!(spot, Spot::Ingress | Spot::Egress | Spot::Queue | Spot::Xdp | Spot::Device);
+    let reach = if spots.iter().all(at_device) { Reach::Device } else { Reach::Netns };
+    // Pages that others hold are a cause only where nothing else is.
+    let paged = looked && matches!(finding.detail, Detail::Garbled { paged: true, .. });
+    let (cause, because, advice) = match (finding.class, spots.first()) {
+        (Class::Garbled, _) if paged => (
+            Cause::Sender,
+            "the sender writes to pages that it has lent to packets on their way (sendfile, splice, zero copy)",
+            "the sending program must leave pages alone until they are sent, or send copies: write() in place of sendfile()",
+        ),
+        (Class::Garbled, Some(Spot::Egress)) => (
+            Cause::TcFilter,
+            "something at the egress of the device writes into packets",
+            "tc filter show dev DEVICE egress",
+        ),
+        (Class::Garbled, Some(Spot::Xdp)) => (
+            Cause::Xdp,
+            "a program at the device writes into packets",
+            "ip link show dev DEVICE; tc filter show dev DEVICE ingress",
+        ),
+        (Class::Garbled, Some(Spot::Ingress)) => (
+            Cause::TcFilter,
+            "something at the ingress of the device writes into packets",
+            "tc filter show dev DEVICE ingress",
+        ),
+        (Class::Garbled, _) => (Cause::Nftables, "a rule of netfilter writes into packets", "nft list ruleset"),
+        (Class::Delayed, None) => by_neighbour(finding),
+        (Class::Delayed, Some(Spot::Egress | Spot::Queue)) => {
+            (Cause::Qdisc, "the queueing discipline of the device holds packets", "tc -s qdisc show dev DEVICE")
+        }
+        (Class::Delayed, Some(Spot::Postrouting | Spot::Neighbour)) => by_neighbour(finding),
+        (Class::Delayed, Some(Spot::Xdp | Spot::Ingress | Spot::Device)) => (
+            Cause::Device,
+            "the CPU whose input queue has the packets is busy with something else",
+            "mpstat -P ALL 1; top: what keeps that CPU?",
+        ),
+        (Class::Delayed, _) => (
+            Cause::Nftables,
+            "a rule of netfilter hands packets to a program, and waits for it (NFQUEUE)",
+            "nft list ruleset; cat /proc/net/netfilter/nfnetlink_queue",
+        ),
+        (Class::Reordered, _) => (
+            Cause::Qdisc,
+            "the queueing discipline of the device lets packets of one flow overtake each other",
+            "tc -s qdisc show dev DEVICE",
+        ),
+        _ => (
+            Cause::Qdisc,
+            "something at the egress of the device sends packets twice",
+            "tc -s qdisc show dev DEVICE; tc filter show dev DEVICE egress",
+        ),
+    };
+    Row {
+        spots,
+        causes: &[],
+        words: &[],
+        reach,
+        writes: false,
+        cause,
+        fixed: false,
+        because,
+        speaks_for_itself: false,
+        advice,
+    }
+}
+
+fn by_neighbour(finding: &Finding) -> (Cause, &'static str, &'static str) {
+    if matches!(finding.detail, Detail::Delayed { queue: Some(_), .. }) {
+        return (
+            Cause::Device,
+            "the CPU whose input queue has the packets is busy with something else",
+            "mpstat -P ALL 1; top: what keeps that CPU?",
+        );
+    }
+    (
+        Cause::Neighbour,
+        "packets wait for the next hop's address: it is answered late, or at the second time of asking",
+        "ip neigh show, in the sender's namespace",
+    )
+}

@@ -1,0 +1,192 @@
+//! Every row of the gallery of faults is explained as the gallery says, where the host has what the fault leaves there.
+
+use skbtrace_common::{DeviceKey, HopId};
+
+use super::{Explained, Host, explain};
+use crate::lab::fault::{self, Fault};
+use crate::survey::{Effects, Fact, Spot, Survey};
+use crate::verdict::{Cause, Class, Detail, Device, Finding, Hook, Span};
+
+struct Here;
+
+impl Host for Here {
+    fn netns(&self, inum: u32) -> String {
+        if inum == 1 { "init".to_owned() } else { format!("ns-calm{}", inum - 1) }
+    }
+
+    fn duration(&self, ns: u64) -> String {
+        format!("{ns} ns")
+    }
+}
+
+fn device(place: Option<&str>, name: &str) -> Device {
+    let netns = match place {
+        None => 1,
+        Some("ns-calm1") => 2,
+        Some(_) => 3,
+    };
+    let mut bytes = [0; 16];
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
+    let ifindex = name.bytes().map(u32::from).sum();
+    Device { key: DeviceKey { netns, ifindex }, name: bytes }
+}
+
+/// What a tracer finds of a fault, on a kernel that gives this reason.
+fn finding(fault: &Fault, reason: Option<&str>) -> Finding {
+    let verdict = fault.verdict;
+    let detail = match verdict.class {
+        Class::Garbled => Detail::Garbled { place: None, paged: verdict.cause == Cause::Sender },
+        Class::Dropped => {
+            let reason = reason.filter(|reason| *reason != "NOT_SPECIFIED");
+            Detail::Dropped {
+                reason: reason.map(str::to_owned),
+                location: None,
+                silent: verdict.reasons.is_empty(),
+                held_ns: None,
+            }
+        }
+        Class::Delayed => Detail::Delayed { longest_ns: 2, shortest_ns: 1, passed: 3, queue: None },
+        Class::Duplicated => Detail::Duplicated,
+        Class::Reordered => Detail::Reordered { held_ns: 1 },
+    };
+    let mut finding = Finding::new(verdict.class, verdict.span, Some(device(verdict.place, verdict.device)), detail);
+    finding.count = 3;
+    finding.numbers = vec![1, 2, 3];
+    finding.way = vec![
+        device(Some("ns-calm2"), "calmveth2"),
+        device(None, "calmveth2_peer"),
+        device(None, "calmveth1_peer"),
+        device(Some("ns-calm1"), "calmveth1"),
+    ];
+    if reason == Some("NETFILTER_DROP") {
+        finding.hook = Some(match verdict.span {
+            Span::At(HopId::BrForward) if fault.name == "iptables-forward-policy" => Hook { family: 2, number: 2 },
+            Span::At(HopId::BrForward) => Hook { family: 7, number: 2 },
+            Span::At(HopId::EnqueueToBacklog) => Hook { family: 5, number: 0 },
+            Span::At(HopId::IpRcv) => Hook { family: 2, number: 1 },
+            Span::At(_) => Hook { family: 2, number: 4 },
+            _ => Hook { family: 2, number: 3 },
+        });
+        finding.bridged = verdict.span == Span::At(HopId::BrForward);
+    }
+    if fault.name == "xdp-drop" {
+        finding.span = Span::At(HopId::VethXdpRcvSkb);
+    }
+    finding
+}
+
+/// What a reader of the host finds of it; none where the fault leaves nothing on the host.
+fn fact(fault: &Fault, finding: &Finding) -> Option<Fact> {
+    let Finding { class, span, .. } = *finding;
+    let mut at = finding.device?;
+    let mut effects = Effects {
+        garble: class == Class::Garbled,
+        drop: class == Class::Dropped,
+        delay: class == Class::Delayed,
+        duplicate: class == Class::Duplicated,
+        reorder: class == Class::Reordered,
+        rewrite: false,
+    };
+    let ingress = matches!(span, Span::At(HopId::EnqueueToBacklog))
+        || matches!(span, Span::Between(HopId::EnqueueToBacklog | HopId::DevForwardSkb, _));
+    let spot = match fault.verdict.cause {
+        Cause::TcFilter if fault.name == "ip-checksum" => {
+            at = device(None, "calmveth1_peer");
+            effects = Effects { garble: true, ..Effects::default() };
+            Spot::Egress
+        }
+        Cause::TcFilter if ingress => Spot::Ingress,
+        Cause::TcFilter => Spot::Egress,
+        Cause::Xdp if fault.name == "xdp-generic-port" => Spot::Ingress,
+        Cause::Xdp => Spot::Xdp,
+        Cause::Qdisc => Spot::Queue,
+        Cause::Nftables | Cause::Iptables | Cause::Ebtables => match (finding.hook, span) {
+            (Some(hook), _) => crate::verdict::spots::of_hook(hook)?,
+            (None, Span::Between(HopId::IpRcv, _)) => Spot::Input,
+            _ => Spot::BridgeForward,
+        },
+        Cause::Bridge => Spot::Bridge,
+        Cause::Device => Spot::Device,
+        Cause::Neighbour => Spot::Neighbour,
+        Cause::Route => Spot::Route,
+        Cause::Sender => {
+            // What makes the fault show does not write.
+            effects = Effects { delay: true, ..Effects::default() };
+            Spot::Queue
+        }
+        Cause::Socket => return None,
+    };
+    let cause = if fault.verdict.cause == Cause::Sender { Cause::Qdisc } else { fault.verdict.cause };
+    let on_device = matches!(spot, Spot::Ingress | Spot::Egress | Spot::Queue | Spot::Xdp | Spot::Device);
+    Some(Fact {
+        cause,
+        netns: at.key.netns,
+        ifindex: on_device.then_some(at.key.ifindex),
+        spot,
+        effects,
+        what: format!(
+            "what {} leaves: rp_filter, hoplimit, forwarding, no default route, MTU, lladdr, address ",
+            fault.name
+        ),
+        undo: Some(format!("undo {}", fault.name)),
+    })
+}
+
+#[test]
+fn every_fault_of_the_gallery_has_its_cause() {
+    let mut seen = 0;
+    for fault in fault::all() {
+        let reasons: Vec<Option<&str>> = match fault.verdict.reasons {
+            [] => vec![None],
+            some => some.iter().map(|reason| Some(*reason)).collect(),
+        };
+        for reason in reasons {
+            let finding = finding(fault, reason);
+            // Beside it there are things that do other things, or are elsewhere.
+            let beside = |spot, netns, effects| Fact {
+                cause: Cause::Ebtables,
+                netns,
+                ifindex: None,
+                spot,
+                effects,
+                what: "beside".to_owned(),
+                undo: None,
+            };
+            let rewrite = Effects { delay: fault.verdict.class != Class::Delayed, ..Effects::default() };
+            let all = Effects { garble: true, drop: true, delay: true, duplicate: true, reorder: true, rewrite: true };
+            let mut facts = vec![beside(Spot::BridgeForward, 1, rewrite), beside(Spot::Input, 77, all)];
+            facts.extend(fact(fault, &finding));
+            let survey = Survey { facts, unseen: Vec::new() };
+            let Explained { cause, because, advice, evidence, .. } = explain(finding, Some(&survey), &Here);
+            assert_eq!(cause, fault.verdict.cause, "{} with {reason:?}: {because}", fault.name);
+            assert!(!evidence.is_empty() && !advice.is_empty() && advice.iter().all(|line| !line.is_empty()));
+            if !matches!(fault.verdict.cause, Cause::Sender | Cause::Socket) {
+                assert!(because.starts_with(&format!("what {} leaves", fault.name)), "{}: {because}", fault.name);
+                assert_eq!(advice, [format!("undo {}", fault.name)]);
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 50);
+}
+
+#[test]
+fn what_the_host_does_not_show_is_said_to_be_unknown() {
+    let pedit = fault::find("pedit-port-egress").unwrap();
+    let found = finding(pedit, None);
+    let blind = explain(found.clone(), None, &Here);
+    assert!(blind.because.ends_with("(the host was not looked at)"), "{}", blind.because);
+    let survey = Survey { facts: Vec::new(), unseen: vec!["nftables: no permission".to_owned()] };
+    let empty = explain(found.clone(), Some(&survey), &Here);
+    assert!(empty.because.ends_with("(nothing that writes there was found)"), "{}", empty.because);
+    assert!(empty.evidence.iter().any(|line| line == "not looked at: nftables: no permission"));
+    assert_eq!(empty.advice, ["tc filter show dev calmveth1_peer egress"]);
+    // Of several none is picked.
+    let mut facts: Vec<Fact> = (0..6).filter_map(|_| fact(pedit, &found)).collect();
+    for (n, fact) in facts.iter_mut().enumerate() {
+        fact.what = format!("filter {n}");
+    }
+    let many = explain(found, Some(&Survey { facts, unseen: Vec::new() }), &Here);
+    assert!(many.because.starts_with("one of: filter 0, on calmveth1_peer; filter 1"), "{}", many.because);
+    assert!(many.because.ends_with("; 2 more"), "{}", many.because);
+}
