@@ -11,7 +11,6 @@ mod recording;
 mod replay;
 mod session;
 mod stop;
-mod survey;
 #[cfg(test)]
 mod tests;
 mod watched;
@@ -29,6 +28,7 @@ use crate::{
     host::Host,
     name::printable,
     store::{End, Start},
+    survey::Survey,
     topology::{self, Segment, Topology, Watch},
     trace::{HopBooks, Losses, Reasons, StitchOptions, Summary, decode},
     verdict::Class,
@@ -355,7 +355,7 @@ impl Run {
             output::unless_closed(session.finish(now_ns, names))?;
         }
         // Only now, and only where there is something to explain: looking at a host takes its time.
-        let survey = session.has_findings().then(|| survey::read(&names.topology, segment));
+        let survey = session.has_findings().then(|| Survey::read(&names.topology, segment));
         output::unless_closed(session.findings(survey.as_ref(), names))?;
         output::unless_closed(session.books(names))?;
         if let Some(survey) = survey
