@@ -12,10 +12,10 @@ use crate::trace::{HopBooks, Losses, Reasons, StitchOptions};
 
 /// Version of the format. It rises when [`Event`] changes, or anything here in a way that an older reader would get
 /// wrong. Hops travel by name, so that new ones change nothing.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 // Whoever changes the layout of an event raises FORMAT.
-const _: () = assert!(size_of::<Event>() == 248 && FORMAT == 2);
+const _: () = assert!(size_of::<Event>() == 248 && FORMAT == 3);
 
 /// Everything but events.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -99,7 +99,7 @@ fn a_small_file_block_by_block() {
     insta::assert_snapshot!(text, @r##"
     0xa0d0d0a 100: Linux 6.1.0-test | skbtrace 0.0.0
     0x1 92: hops that are at no device
-    0x80534b42: {"start":{"version":2,"tool":"0.0.0","recording":"1-1","part":1,"kernel":"6.1.0-test","mac
+    0x80534b42: {"start":{"version":3,"tool":"0.0.0","recording":"1-1","part":1,"kernel":"6.1.0-test","mac
     0x1 120: ns-calm2/calmveth2 | ifindex 2 in network namespace 4026532002
     0x6 432: __dev_forward_skb → calmveth2_peer (packet 0x1, step 3) | calmveth2_peer
     0x1 116: calmveth2_peer | ifindex 12 in network namespace 4026531840
@@ -143,11 +143,11 @@ fn other_versions_are_named() {
         Writer::new(&mut file, &start).unwrap();
         complaint(&file).replace(env!("CARGO_PKG_VERSION"), "X")
     };
-    insta::assert_snapshot!(version(Start { version: 7, tool: "9.9.9".to_owned(), ..start() }), @"it was recorded by skbtrace 9.9.9 in format 7, and this is skbtrace X with format 2: use that version to show it");
+    insta::assert_snapshot!(version(Start { version: 7, tool: "9.9.9".to_owned(), ..start() }), @"it was recorded by skbtrace 9.9.9 in format 7, and this is skbtrace X with format 3: use that version to show it");
     // Hops go by their names: others may come in between, but each must be known.
     let mut hops = start().hops;
     hops.insert(3, "a_new_hop".to_owned());
-    insta::assert_snapshot!(version(Start { hops, ..start() }), @"it was recorded by skbtrace 0.0.0 in format 2, and this is skbtrace X with format 2: use that version to show it");
+    insta::assert_snapshot!(version(Start { hops, ..start() }), @"it was recorded by skbtrace 0.0.0 in format 3, and this is skbtrace X with format 3: use that version to show it");
 }
 
 #[test]
