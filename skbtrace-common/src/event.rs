@@ -27,8 +27,11 @@ impl EventFlags {
     /// This CPU is serving an interrupt that came while a kprobe ran: until it is done, the kernel skips all other kprobes
     /// there, and hops around this one may have been missed.
     pub const NESTED: u32 = 1 << 10;
-    /// A [`Digest`] follows the event in its record, before the bytes of the packet.
+    /// A [`Digest`] follows the event in its record, before the bytes of the packet. Its state may still be
+    /// [`DigestState::NONE`].
     pub const DIGEST: u32 = 1 << 11;
+    /// A fragment of an IP datagram that is not the last one: with [`EventFlags::FRAGMENT`] unset, the first.
+    pub const MORE_FRAGMENTS: u32 = 1 << 12;
 }
 
 /// Names of the bits of [`Event::flags`], for display and for recordings.
@@ -45,6 +48,7 @@ pub const EVENT_FLAGS: &[(u32, &str)] = &[
     (EventFlags::MOVED, "moved"),
     (EventFlags::NESTED, "nested"),
     (EventFlags::DIGEST, "digest"),
+    (EventFlags::MORE_FRAGMENTS, "more_fragments"),
 ];
 
 /// In which context of the kernel a hop ran: the values of [`Event::context`], told from the preempt count

@@ -162,18 +162,18 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
         device_of::describe_second(&mut scratch.event, second);
     }
     describe_hit(args, &plan, scratch);
+    let digested = filter().verify != 0 && plan.flags & hop_flags::PAYLOAD != 0 && scratch.found.known != 0;
+    if digested {
+        *scratch.digest() = Digest::default();
+        scratch.event.flags |= EventFlags::DIGEST;
+    }
     let snaplen = filter().snaplen;
     if snaplen != 0 {
         scratch.copy_frame(snaplen);
     }
-    if filter().verify != 0 {
-        // Whether there is one or not: the record has room for it.
-        *scratch.digest() = Digest::default();
-        scratch.event.flags |= EventFlags::DIGEST;
-        if plan.flags & hop_flags::PAYLOAD != 0 && scratch.found.known != 0 {
-            // Where there is no such program, or the kernel would not have it, the event goes without a digest.
-            args.verify();
-        }
+    if digested {
+        // Where the kernel would not go there, the digest says nothing.
+        args.verify();
     }
     send(scratch, counters);
 }

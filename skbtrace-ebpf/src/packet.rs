@@ -7,7 +7,7 @@
 use skbtrace_common::{Bits, Digest, Event, EventFlags, Frame, MAX_FRAME, MAX_SKB_SIZE};
 
 use crate::{
-    maps::{filter, offset},
+    maps::offset,
     payload::Walk,
     read::{into, member},
 };
@@ -113,7 +113,8 @@ impl Scratch {
         self.event.gso_type = member(shared_info, offset!(gso_type)).unwrap_or(0);
     }
 
-    /// Copies the packet's first bytes of the linear area, from the Ethernet header on where there is one.
+    /// Copies the packet's first bytes of the linear area, from the Ethernet header on where there is one. Whether a
+    /// digest comes before them must be known.
     #[inline(always)]
     pub fn copy_frame(&mut self, snaplen: u16) {
         let network = u32::from(self.u16(offset!(network_header)));
@@ -137,7 +138,7 @@ impl Scratch {
             length = MAX_FRAME as u32;
         }
         let address = self.u64(offset!(head)).wrapping_add(u64::from(start));
-        let at = if filter().verify == 0 { 0 } else { size_of::<Digest>() };
+        let at = if self.event.flags & EventFlags::DIGEST == 0 { 0 } else { size_of::<Digest>() };
         // SAFETY: the digest's size is within `tail`, and leaves MAX_FRAME bytes.
         let frame = unsafe { (&raw mut self.tail).cast::<u8>().add(at) };
         if into(frame, length, address) {
@@ -145,7 +146,7 @@ impl Scratch {
         }
     }
 
-    /// The digest in the making: there is room for it in every run, and use for it in those that verify.
+    /// The digest in the making: there is room for it at every hop, and use for it where the event's flags say so.
     #[inline(always)]
     pub fn digest(&mut self) -> &mut Digest {
         // SAFETY: it is within `tail`, which is aligned to 8 by what stands before it, and made of integers.
@@ -159,7 +160,7 @@ impl Scratch {
         if frame > MAX_FRAME as u64 {
             frame = MAX_FRAME as u64;
         }
-        if filter().verify != 0 {
+        if self.event.flags & EventFlags::DIGEST != 0 {
             frame = frame.wrapping_add(size_of::<Digest>() as u64);
         }
         (&raw const self.event, size_of::<Event>() as u64 + frame)
@@ -250,7 +251,11 @@ pub fn parse_headers(scratch: &mut Scratch) -> u32 {
         scratch.found.l3_len = header;
         length = u32::from(scratch.be16(l3.wrapping_add(2))).wrapping_sub(header);
         l4 = l3.wrapping_add(header);
-        let place = u32::from(scratch.be16(l3.wrapping_add(6)) & 0x1fff) << 3;
+        let fragment = scratch.be16(l3.wrapping_add(6));
+        if fragment & IP_MF != 0 {
+            scratch.event.flags |= EventFlags::MORE_FRAGMENTS;
+        }
+        let place = u32::from(fragment & 0x1fff) << 3;
         if place != 0 {
             later_fragment(scratch, start.wrapping_add(l4), length, place);
             return 0;
@@ -276,7 +281,11 @@ pub fn parse_headers(scratch: &mut Scratch) -> u32 {
             extension = 8;
             // The lower half of its identification.
             scratch.event.ip_id = scratch.be16(first.wrapping_add(6));
-            let place = u32::from(scratch.be16(first.wrapping_add(2)) & 0xfff8);
+            let fragment = scratch.be16(first.wrapping_add(2));
+            if fragment & IP6_MF != 0 {
+                scratch.event.flags |= EventFlags::MORE_FRAGMENTS;
+            }
+            let place = u32::from(fragment & 0xfff8);
             if place != 0 {
                 let at = start.wrapping_add(first).wrapping_add(8);
                 later_fragment(scratch, at, payload.wrapping_sub(8), place);
@@ -361,6 +370,8 @@ const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
 const ETH_P_8021Q: u16 = 0x8100;
 const ETH_P_8021AD: u16 = 0x88a8;
+const IP_MF: u16 = 0x2000;
+const IP6_MF: u16 = 1;
 const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;

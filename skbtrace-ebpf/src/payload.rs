@@ -53,10 +53,6 @@ pub struct Walk {
     frag: u32,
     /// See `frag`.
     frags: u32,
-    /// 1 while in the frag list: the list of the first `sk_buff` alone is followed.
-    in_list: u32,
-    /// Always 0.
-    reserved: u32,
 }
 
 #[kprobe]
@@ -141,7 +137,6 @@ fn begin(scratch: &mut Scratch) {
     walk.frag = 0;
     walk.frags = u32::from(member::<u8>(shared_info, offset!(nr_frags)).unwrap_or(0));
     walk.list = member(shared_info, offset!(frag_list)).unwrap_or(0);
-    walk.in_list = 0;
     let digest = scratch.digest();
     digest.start = position;
     digest.bytes = bytes;
@@ -249,7 +244,6 @@ fn next_piece(scratch: &mut Scratch) -> u64 {
         walk.frag = 0;
         walk.frags = u32::from(member::<u8>(walk.shared_info, offset!(nr_frags)).unwrap_or(0));
         walk.list = next;
-        walk.in_list = 1;
     } else {
         return 1;
     }

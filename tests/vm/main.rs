@@ -8,6 +8,8 @@
 
 mod branches;
 mod change;
+mod checksum;
+mod diff;
 mod drops;
 mod ending;
 mod filters;

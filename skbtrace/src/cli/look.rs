@@ -16,6 +16,10 @@ pub(super) struct LookArgs {
     /// Say, below the first sight of each hop, what the kernel does there
     #[arg(long, conflicts_with = "json")]
     explain: bool,
+    /// Show of each hop only what changed with it: length, device, mark, VLAN, TTL, addresses (NAT) and more. With --json:
+    /// beside the rest, as `changed`
+    #[arg(long)]
+    diff: bool,
     /// Print the books only, no packets
     #[arg(short, long)]
     quiet: bool,
@@ -40,7 +44,7 @@ impl LookArgs {
             (true, false) => Format::Json,
             (false, _) => Format::Text,
         };
-        Look { format, colour: self.color.wanted(), explain: self.explain, quiet: self.quiet }
+        Look { format, colour: self.color.wanted(), explain: self.explain, diff: self.diff, quiet: self.quiet }
     }
 }
 
@@ -75,9 +79,10 @@ mod tests {
 
     #[test]
     fn flags_say_what_the_output_looks_like() {
-        let text = Look { format: Format::Text, colour: false, explain: false, quiet: false };
+        let text = Look { format: Format::Text, colour: false, explain: false, diff: false, quiet: false };
         assert_eq!(look("--color never"), Some(text));
         assert_eq!(look("--color always --explain"), Some(Look { colour: true, explain: true, ..text }));
+        assert_eq!(look("--color never --diff"), Some(Look { diff: true, ..text }));
         assert_eq!(look("--color never -q --json"), Some(Look { format: Format::Json, quiet: true, ..text }));
         assert_eq!(look("--color never --json --events"), Some(Look { format: Format::JsonEvents, ..text }));
         for wrong in ["--events", "--json --explain", "--color pink"] {

@@ -11,16 +11,18 @@ use std::io;
 
 use skbtrace_common::{Context, DeviceKey, EventFlags, HopId};
 
+use super::checksum::{code, ip_summed};
+use super::diff::change;
 use super::headline::{hook_name, netfilter_hook, tcp_flags};
-use super::row::{device_name, ip_summed};
+use super::row::device_name;
 use super::{Names, place, reason_name};
 use crate::name::printable;
 use crate::trace::{self, Cause, Outcome};
-use crate::verdict::{self, Explained, Place};
+use crate::verdict::{self, Checksums, Explained, Known, Place, checksums};
 use finding::finding_of;
 use line::{
-    Branch, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Pair, Part, Payload, Process,
-    Site, Summary, Tcp, Times,
+    Branch, Checksum, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Pair, Part, Payload,
+    Process, Site, Summary, Tcp, Times,
 };
 
 /// Version of the format: it rises when a field changes its meaning or goes, not when one is added.
@@ -28,7 +30,10 @@ pub const JSON_VERSION: u32 = 1;
 
 /// Writes packets as JSON, one object per line.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Json;
+pub struct Json {
+    /// With each hop also what changed with it.
+    pub diff: bool,
+}
 
 impl Json {
     /// Writes a packet with its branches. A packet without a number is not for display: it is passed over.
@@ -43,7 +48,8 @@ impl Json {
         names: &dyn Names,
     ) -> io::Result<()> {
         let Some(number) = packet.number else { return Ok(()) };
-        write_line(out, &Line::Packet { version: JSON_VERSION, number, packet: packet_of(packet, payload, names) })
+        let packet = packet_of(packet, payload, None, self.diff, names);
+        write_line(out, &Line::Packet { version: JSON_VERSION, number, packet })
     }
 
     /// Writes an object per hop of a packet and of its branches, depth first, in place of the one that holds them all.
@@ -52,18 +58,30 @@ impl Json {
     /// Those of the writer.
     pub fn events(&self, out: &mut dyn io::Write, packet: &trace::Packet, names: &dyn Names) -> io::Result<()> {
         let Some(number) = packet.number else { return Ok(()) };
-        for part in packet.tree() {
-            for index in 0..part.steps.len() {
-                let event = Event {
-                    number,
-                    id: format!("{:#x}", part.id),
-                    parent: part.parent.map(|parent| format!("{parent:#x}")),
-                    flow: part.flow.map(flow_of),
-                    verdict: status(part.verdict()),
-                    event: hop(part, index, names),
-                };
-                write_line(out, &Line::Event { version: JSON_VERSION, event })?;
-            }
+        self.events_of(out, number, packet, None, names)
+    }
+
+    fn events_of(
+        &self,
+        out: &mut dyn io::Write,
+        number: u64,
+        packet: &trace::Packet,
+        source: Option<&trace::Step>,
+        names: &dyn Names,
+    ) -> io::Result<()> {
+        for event in hops(packet, source, self.diff, names) {
+            let event = Event {
+                number,
+                id: format!("{:#x}", packet.id),
+                parent: packet.parent.map(|parent| format!("{parent:#x}")),
+                flow: packet.flow.map(flow_of),
+                verdict: status(packet.verdict()),
+                event,
+            };
+            write_line(out, &Line::Event { version: JSON_VERSION, event })?;
+        }
+        for branch in &packet.branches {
+            self.events_of(out, number, &branch.packet, packet.steps.get(branch.after), names)?;
         }
         Ok(())
     }
@@ -119,7 +137,13 @@ fn write_line(out: &mut dyn io::Write, line: &Line) -> io::Result<()> {
     out.write_all(&bytes)
 }
 
-fn packet_of(packet: &trace::Packet, payload: &verdict::Payload, names: &dyn Names) -> Packet {
+fn packet_of(
+    packet: &trace::Packet,
+    payload: &verdict::Payload,
+    source: Option<&trace::Step>,
+    diff: bool,
+    names: &dyn Names,
+) -> Packet {
     let branches = packet.branches.iter();
     Packet {
         id: format!("{:#x}", packet.id),
@@ -145,11 +169,12 @@ fn packet_of(packet: &trace::Packet, payload: &verdict::Payload, names: &dyn Nam
             .map(|part| Part { id: format!("{:#x}", part.id), payload_len: part.payload_len })
             .collect(),
         outcome: end(&packet.outcome, netfilter_hook(packet, names), names),
-        hops: (0..packet.steps.len()).map(|index| hop(packet, index, names)).collect(),
+        hops: hops(packet, source, diff, names),
         branches: branches
             .map(|branch| {
                 let payload = verdict::payload(&branch.packet);
-                Branch { after: branch.after, packet: packet_of(&branch.packet, &payload, names) }
+                let source = packet.steps.get(branch.after);
+                Branch { after: branch.after, packet: packet_of(&branch.packet, &payload, source, diff, names) }
             })
             .collect(),
     }
@@ -184,6 +209,20 @@ fn flow_of(flow: trace::Flow) -> Flow {
     }
 }
 
+/// The hops of a packet. `source` is the step that it was cloned at.
+fn hops(packet: &trace::Packet, source: Option<&trace::Step>, diff: bool, names: &dyn Names) -> Vec<Hop> {
+    let mut known = Known::default();
+    if let Some(source) = source {
+        known.next(&source.event);
+    }
+    let changed = |(index, step): (usize, &trace::Step)| {
+        let changed = known.next(&step.event);
+        let changed = diff.then(|| changed.iter().map(|changed| change(changed, names)).collect());
+        Hop { changed, ..hop(packet, index, names) }
+    };
+    packet.steps.iter().enumerate().map(changed).collect()
+}
+
 fn hop(packet: &trace::Packet, index: usize, names: &dyn Names) -> Hop {
     let step = &packet.steps[index];
     let event = &step.event;
@@ -215,6 +254,7 @@ fn hop(packet: &trace::Packet, index: usize, names: &dyn Names) -> Hop {
         len: event.len,
         data_len: event.data_len,
         ip_summed: ip_summed(event.ip_summed),
+        checksum: checksums(event, &step.digest).map(checksum_of),
         cloned: event.cloned != 0,
         users: event.users,
         gso: (event.gso_size > 0).then_some(Gso { size: event.gso_size, segs: event.gso_segs, kind: event.gso_type }),
@@ -225,6 +265,16 @@ fn hop(packet: &trace::Packet, index: usize, names: &dyn Names) -> Hop {
         netfilter: (event.nf_family != 0).then(|| hook_name(event)),
         copied: (step.hop == HopId::SkbCopyDatagramIter).then_some(event.copied),
         read_failed: event.flags & EventFlags::READ_FAILED != 0,
+        changed: None,
+    }
+}
+
+fn checksum_of(sums: Checksums) -> Checksum {
+    let transport = sums.transport.map(code);
+    Checksum {
+        header: sums.header.map(|header| code(header).0),
+        transport: transport.map(|(word, _)| word),
+        why: transport.and_then(|(_, why)| why),
     }
 }
 

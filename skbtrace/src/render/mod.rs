@@ -4,11 +4,15 @@
 //! - `text`: timelines for people
 //! - `json`: a line per packet for programs; its schema is `schema/packet.schema.json`
 //! - `row`: what one hop says of itself, for the text
+//! - `checksum`: what it says of the packet's checksums
+//! - `diff`: what changed from hop to hop
 //! - `headline`: what one packet says of itself in one line, and how it ended
 //! - `finding`: what was found in a run, for the text
 //! - `latency`: the table of times from hop to hop, for the text
 //! - `units`: durations
 
+mod checksum;
+mod diff;
 mod finding;
 mod headline;
 mod json;

@@ -2,10 +2,12 @@
 
 use skbtrace_common::{Context, DeviceKey, Event, EventFlags, HopId};
 
+use super::checksum;
 use super::headline::{addresses, counted, hook_name, process_name, queue_name};
 use super::{Names, duration};
 use crate::name::printable;
 use crate::trace::{Flow, Step};
+use crate::verdict::{Checksums, checksums};
 
 /// The cells of a row.
 #[derive(Debug, Default)]
@@ -22,6 +24,16 @@ pub(super) struct Row {
 #[derive(Debug, Default)]
 pub(super) struct Place {
     device: Option<DeviceKey>,
+    /// What was said of the checksums last.
+    checksums: Option<Checksums>,
+}
+
+impl Place {
+    /// Of a branch that begins at this step, whose checksums have been told.
+    pub(super) fn after(source: Option<&Step>) -> Place {
+        let checksums = source.and_then(|source| checksums(&source.event, &source.digest));
+        Place { device: None, checksums }
+    }
 }
 
 /// The row of a step. `since_ns` is the time since the step before; `None` for the first of all.
@@ -30,7 +42,7 @@ pub(super) fn row(before: Option<&Step>, step: &Step, since_ns: Option<u64>, at:
         hop: label(step, names),
         delta: since_ns.map_or_else(|| "0".to_owned(), |ns| format!("+{}", duration(ns))),
         len: step.event.len.to_string(),
-        remarks: remarks(before, step),
+        remarks: remarks(before, step, &mut at.checksums),
         ..Row::default()
     };
     if let Some(device) = step.device()
@@ -68,7 +80,7 @@ pub(super) fn device_name(name: &[u8; 16], ifindex: u32) -> String {
 }
 
 /// What is to be said of a step beside its cells: what differs from the step before.
-fn remarks(before: Option<&Step>, step: &Step) -> Vec<String> {
+fn remarks(before: Option<&Step>, step: &Step, told: &mut Option<Checksums>) -> Vec<String> {
     let mut remarks = Vec::new();
     let event = &step.event;
     if event.flags & EventFlags::READ_FAILED != 0 {
@@ -98,9 +110,7 @@ fn remarks(before: Option<&Step>, step: &Step) -> Vec<String> {
     if let Some(old) = before.filter(|old| old.cpu != event.cpu) {
         remarks.push(format!("cpu {}→{}", old.cpu, event.cpu));
     }
-    if before.map_or(0, |old| old.ip_summed) != event.ip_summed {
-        remarks.push(format!("csum {}", ip_summed(event.ip_summed)));
-    }
+    remarks.extend(checksum::remarks(before, step, told));
     // Without a size the number of segments is TCP's own book-keeping.
     let gso = |event: &Event| if event.gso_size == 0 { (0, 0) } else { (event.gso_size, event.gso_segs) };
     if before.map_or((0, 0), gso) != gso(event) {
@@ -135,15 +145,4 @@ fn remarks(before: Option<&Step>, step: &Step) -> Vec<String> {
         remarks.extend(new);
     }
     remarks
-}
-
-/// Name of a value of `skb->ip_summed`.
-pub(super) fn ip_summed(value: u8) -> &'static str {
-    match value {
-        0 => "none",
-        1 => "unnecessary",
-        2 => "complete",
-        3 => "partial",
-        _ => "unknown",
-    }
 }

@@ -1,5 +1,6 @@
 //! What readers get to see, on made-up traffic. Here: what holds for every format.
 
+mod diff;
 mod finding;
 mod json;
 mod latency;
@@ -71,7 +72,7 @@ fn colour_adds_escape_codes_and_nothing_else() {
     let mut cut = lab.tcp_data(3, 9, 9);
     cut.remove(4);
     let events = [lab.tcp_data(1, 1, 1), lab.udp_dropped(2, 1), cut].concat();
-    let style = Style { colour: true, explain: true };
+    let style = Style { colour: true, explain: true, ..Style::default() };
     let coloured = text_with(style, &events, Losses::default());
     let plain = text_with(Style { colour: false, ..style }, &events, Losses::default());
     let mut stripped = String::new();
@@ -116,8 +117,8 @@ fn hostile_names_of_events_are_escaped_and_other_names_are_not_escaped_again() {
     let mut text = Text::new(Style::default());
     text.packet(&mut out, &packets[0], &payload(&packets[0]), &Escaped).unwrap();
     text.summary(&mut out, &summary, &Escaped).unwrap();
-    Json.packet(&mut json, &packets[0], &payload(&packets[0]), &Escaped).unwrap();
-    Json.summary(&mut json, &summary, &[], &Escaped).unwrap();
+    Json::default().packet(&mut json, &packets[0], &payload(&packets[0]), &Escaped).unwrap();
+    Json::default().summary(&mut json, &summary, &[], &Escaped).unwrap();
     let (out, json) = (String::from_utf8(out).unwrap(), String::from_utf8(json).unwrap());
     let harm = |text: &str| text.chars().any(|c| c.is_control() && c != '\n');
     assert!(!harm(&out) && !harm(&json), "{out}{json}");
@@ -150,8 +151,8 @@ fn a_closed_pipe_is_an_error_of_its_own_kind() {
     let results = [
         text.packet(&mut Closed, &packets[0], &payload(&packets[0]), &LabNames),
         text.summary(&mut Closed, &summary, &LabNames),
-        Json.packet(&mut Closed, &packets[0], &payload(&packets[0]), &LabNames),
-        Json.summary(&mut Closed, &summary, &[], &LabNames),
+        Json::default().packet(&mut Closed, &packets[0], &payload(&packets[0]), &LabNames),
+        Json::default().summary(&mut Closed, &summary, &[], &LabNames),
     ];
     for result in results {
         assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
@@ -164,6 +165,6 @@ fn a_packet_without_a_number_is_passed_over() {
     packets[0].number = None;
     let mut out = Vec::new();
     Text::new(Style::default()).packet(&mut out, &packets[0], &payload(&packets[0]), &LabNames).unwrap();
-    Json.packet(&mut out, &packets[0], &payload(&packets[0]), &LabNames).unwrap();
+    Json::default().packet(&mut out, &packets[0], &payload(&packets[0]), &LabNames).unwrap();
     assert_eq!(out, b"");
 }

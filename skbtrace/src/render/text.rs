@@ -10,6 +10,7 @@ use std::io;
 use anstyle::{AnsiColor, Style as Paint};
 use skbtrace_common::HopId;
 
+use super::diff;
 use super::finding::lines;
 use super::headline::{Tone, counted, headline, last_words, status, tone};
 use super::latency::table;
@@ -18,7 +19,7 @@ use super::row::{Place, Row, row};
 use super::{Names, reason_name};
 use crate::hops::{Role, hop};
 use crate::trace::{Losses, Packet, Step, Summary, through_loopback};
-use crate::verdict::{Change, Explained, Payload};
+use crate::verdict::{Change, Explained, Known, Payload};
 
 /// How the text is to look.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +28,8 @@ pub struct Style {
     pub colour: bool,
     /// Under the first row of each hop, what the kernel does there.
     pub explain: bool,
+    /// Of each hop only what changed with it.
+    pub diff: bool,
 }
 
 /// Writes packets as text. Keeps the widths of the columns, and what has been explained.
@@ -195,7 +198,11 @@ impl Text {
         change: Option<&Change>,
         names: &dyn Names,
     ) {
-        let mut at = Place::default();
+        let mut at = Place::after(source);
+        let mut known = Known::default();
+        if let Some(source) = source {
+            known.next(&source.event);
+        }
         let mut before = None;
         for (index, step) in packet.steps.iter().enumerate() {
             if step.missing > 0 {
@@ -207,7 +214,13 @@ impl Text {
                 let since_source = |source: &Step| step.event.time_ns.saturating_sub(source.event.time_ns);
                 let since_ns = before.map_or_else(|| source.map(since_source), |_| Some(step.delta_ns));
                 let mut row = row(before.or(source), step, since_ns, &mut at, names);
-                if let Some(accepted) = packet.netfilter_accepted(index) {
+                let changed = known.next(&step.event);
+                if self.style.diff {
+                    row.remarks = changed.iter().map(|changed| diff::words(changed, names)).collect();
+                    if before.is_some() {
+                        row.len.clear();
+                    }
+                } else if let Some(accepted) = packet.netfilter_accepted(index) {
                     row.remarks.push(if accepted { "accepted" } else { "dropped" }.to_owned());
                 }
                 let here = (packet.id, step.event.step);
@@ -248,11 +261,10 @@ impl Text {
         }
         let delta = self.dim(&format!("{:>9}", row.delta));
         let name = self.paint(tone, &format!("{:<hop$}", row.hop));
-        let _ = write!(
-            text,
-            "{:indent$}{:<netns$}  {:<device$}  {name}  {delta}  {:>6}",
-            "", row.netns, row.device, row.len
-        );
+        let _ = write!(text, "{:indent$}{:<netns$}  {:<device$}  {name}  {delta}", "", row.netns, row.device);
+        if !row.len.is_empty() {
+            let _ = write!(text, "  {:>6}", row.len);
+        }
         if !row.remarks.is_empty() {
             let _ = write!(text, "  {}", row.remarks.join(", "));
         }

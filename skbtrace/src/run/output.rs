@@ -35,6 +35,8 @@ pub struct Look {
     pub colour: bool,
     /// Whether to print what each hop does.
     pub explain: bool,
+    /// Of each hop what changed with it.
+    pub diff: bool,
     /// The books alone, without packets.
     pub quiet: bool,
 }
@@ -63,9 +65,11 @@ impl Output {
     #[must_use]
     pub fn to(out: Box<dyn io::Write>, look: Look) -> Output {
         let writer = match look.format {
-            Format::Text => Writer::Text(Text::new(Style { colour: look.colour, explain: look.explain })),
-            Format::Json => Writer::Json(Json),
-            Format::JsonEvents => Writer::Events(Json),
+            Format::Text => {
+                Writer::Text(Text::new(Style { colour: look.colour, explain: look.explain, diff: look.diff }))
+            }
+            Format::Json => Writer::Json(Json { diff: look.diff }),
+            Format::JsonEvents => Writer::Events(Json { diff: look.diff }),
         };
         let out = BufWriter::with_capacity(1 << 16, out);
         Output { writer, out, quiet: look.quiet, selection: None, told: 0 }

@@ -38,7 +38,7 @@ impl Paper {
     }
 }
 
-const TEXT: Look = Look { format: Format::Text, colour: false, explain: false, quiet: false };
+const TEXT: Look = Look { format: Format::Text, colour: false, explain: false, diff: false, quiet: false };
 const JSON: Look = Look { format: Format::Json, ..TEXT };
 
 /// A run, as `run` would do it.

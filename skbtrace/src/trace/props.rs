@@ -289,11 +289,11 @@ proptest! {
         let booked = steps as u64 + stitcher.summary().late_events;
         prop_assert!(booked <= count && count <= booked + freed, "{} of {}", booked, count);
         let names = Reasons::default();
-        let mut text = Text::new(Style { colour: true, explain: true });
+        let mut text = Text::new(Style { colour: true, explain: true, ..Style::default() });
         let mut out = Vec::new();
         for packet in &packets {
             text.packet(&mut out, packet, &crate::verdict::payload(packet), &names).unwrap();
-            Json.packet(&mut out, packet, &crate::verdict::payload(packet), &names).unwrap();
+            Json::default().packet(&mut out, packet, &crate::verdict::payload(packet), &names).unwrap();
         }
         text.summary(&mut out, stitcher.summary(), &names).unwrap();
     }

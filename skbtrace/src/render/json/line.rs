@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
+use crate::render::diff::Change;
 use crate::trace::{HopBooks, How, Losses, Queue, Stage};
 
 #[derive(Serialize)]
@@ -158,6 +159,16 @@ pub(super) struct Gso {
 }
 
 #[derive(Serialize)]
+pub(super) struct Checksum {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) header: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) transport: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) why: Option<&'static str>,
+}
+
+#[derive(Serialize)]
 pub(super) struct Hop {
     pub(super) hop: &'static str,
     pub(super) step: u32,
@@ -182,6 +193,8 @@ pub(super) struct Hop {
     pub(super) len: u32,
     pub(super) data_len: u32,
     pub(super) ip_summed: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) checksum: Option<Checksum>,
     pub(super) cloned: bool,
     pub(super) users: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -199,6 +212,8 @@ pub(super) struct Hop {
     pub(super) copied: Option<u32>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) read_failed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) changed: Option<Vec<Change>>,
 }
 
 #[derive(Serialize)]

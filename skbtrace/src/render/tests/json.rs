@@ -13,9 +13,9 @@ fn json(events: &[Event], losses: Losses) -> Vec<serde_json::Value> {
     let (packets, summary) = stitch(events, losses);
     let mut out = Vec::new();
     for packet in &packets {
-        Json.packet(&mut out, packet, &payload(packet), &LabNames).unwrap();
+        Json::default().packet(&mut out, packet, &payload(packet), &LabNames).unwrap();
     }
-    Json.summary(&mut out, &summary, &explained(&packets, None), &LabNames).unwrap();
+    Json::default().summary(&mut out, &summary, &explained(&packets, None), &LabNames).unwrap();
     let text = String::from_utf8(out).unwrap();
     assert_eq!(text.lines().count(), packets.len() + 1, "one line per object");
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -350,7 +350,7 @@ fn each_hop_can_have_an_object_of_its_own() {
     let events = in_order([parent, tap]);
     let (packets, _) = stitch(&events, Losses::default());
     let mut out = Vec::new();
-    Json.events(&mut out, &packets[0], &LabNames).unwrap();
+    Json::default().events(&mut out, &packets[0], &LabNames).unwrap();
     let lines: Vec<serde_json::Value> =
         String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), events.len());

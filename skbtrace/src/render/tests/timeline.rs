@@ -102,7 +102,7 @@ fn drops_with_and_without_a_reason() {
                                    ip_rcv                               +12.0 µs      92  softirq, waited 12.0 µs in the CPU's queue
                                    udp_queue_rcv_one_skb                 +2.0 µs      72
                                    __udp_enqueue_schedule_skb            +1.0 µs      72
-        DROPPED in 0xabcd, no reason given by this kernel
+        DROPPED in 0xabcd, no reason given by this kernel, after it was queued in the socket
 
     dropped: 1 without a reason, 1 NETFILTER_DROP
     2 packets: 0 delivered, 2 dropped, 0 incomplete, 0 in flight · 0 events lost · every packet complete
@@ -251,7 +251,7 @@ fn loopback_is_explained_once_and_arp_has_no_addresses() {
 #[test]
 fn every_hop_is_explained_once() {
     let mut lab = Lab::new();
-    let style = Style { explain: true, colour: false };
+    let style = Style { explain: true, ..Style::default() };
     insta::assert_snapshot!(text_with(style, &[lab.udp(1, 1), lab.udp(2, 2)].concat(), Losses::default()), @r#"
     #1  UDP 78.78.0.10:40000 → 78.78.0.11:9000 64 bytes    delivered to receiver[401] in 23.7 µs
         ns-calm1  calmveth1        ip_output                                   0      92  sender[400], csum partial
@@ -328,7 +328,7 @@ fn what_changes_on_the_way_is_remarked() {
             "sender[400], csum partial, gso 3×1448",
             "gso off",
             "softirq, waited 12.0 µs in the CPU's queue",
-            "csum none, vlan 5, mark 0x10, ttl 63, now [::1]:1 → 78.78.0.11:9000",
+            "csum partial→none, vlan 5, mark 0x10, ttl 63, now [::1]:1 → 78.78.0.11:9000",
             "cloned, shared by 2"
         ]
     );
