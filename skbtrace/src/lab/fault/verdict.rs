@@ -20,6 +20,8 @@ pub struct Verdict {
     pub cause: Cause,
     /// The cause in words, to be read after "cause:".
     pub because: &'static str,
+    /// Whether the fault holds packets in a queue besides, without which it would not befall them.
+    pub held: bool,
     /// The kernel's drop reasons that may stand at the end of these packets: every name that a kernel from 5.17 on has
     /// for it. None where the packets are delivered, and none where no kernel calls their end a drop.
     pub reasons: &'static [&'static str],

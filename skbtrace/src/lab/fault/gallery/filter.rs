@@ -94,6 +94,7 @@ pub(super) static PAGE: [Fault; 11] = [
             device: CLIENT_VETH,
             cause: Cause::Nftables,
             because: "a rule of nftables in the output chain",
+            held: false,
             reasons: RULE,
         },
     },

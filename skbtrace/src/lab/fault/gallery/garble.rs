@@ -129,7 +129,7 @@ pub(super) static PAGE: [Fault; 15] = [
         }],
         show: traffic(UDP, Effect::Corrupt),
         verdict: garbled(
-            (HopId::DevForwardSkb, HopId::IpRcv),
+            (HopId::VethXdpRcvSkb, HopId::NapiGroReceive),
             (SERVER, SERVER_VETH),
             Cause::Xdp,
             "an XDP program writes into the frame",
@@ -199,12 +199,15 @@ pub(super) static PAGE: [Fault; 15] = [
         requires: None,
         steps: &[qdisc!(CLIENT, "calmveth2", "netem delay 400ms", "sch_netem")],
         show: Show { by: By::Rewrite(Rewrite::Sendfile), effect: Effect::Corrupt },
-        verdict: garbled(
-            EGRESS,
-            (CLIENT, CLIENT_VETH),
-            Cause::Sender,
-            "the sender writes to pages of a file that sendfile has lent to packets in the queue",
-        ),
+        verdict: Verdict {
+            held: true,
+            ..garbled(
+                EGRESS,
+                (CLIENT, CLIENT_VETH),
+                Cause::Sender,
+                "the sender writes to pages of a file that sendfile has lent to packets in the queue",
+            )
+        },
     },
     Fault {
         name: "vmsplice-rewrite",
@@ -214,12 +217,15 @@ pub(super) static PAGE: [Fault; 15] = [
         requires: None,
         steps: &[qdisc!(HERE, "calmveth1_peer", "netem delay 400ms", "sch_netem")],
         show: Show { by: By::Rewrite(Rewrite::Vmsplice), effect: Effect::Corrupt },
-        verdict: garbled(
-            EGRESS,
-            (HERE, SERVER_PORT),
-            Cause::Sender,
-            "the sender writes to memory that vmsplice has lent to packets in the queue",
-        ),
+        verdict: Verdict {
+            held: true,
+            ..garbled(
+                EGRESS,
+                (HERE, SERVER_PORT),
+                Cause::Sender,
+                "the sender writes to memory that vmsplice has lent to packets in the queue",
+            )
+        },
     },
     Fault {
         name: "netem-corrupt",
@@ -236,8 +242,20 @@ pub(super) static PAGE: [Fault; 15] = [
             device: SERVER_PORT,
             cause: Cause::Qdisc,
             because: "netem flips bits; the checksum tells the receiver",
+            held: false,
             // Whatever header the bit is in; a reader of the socket that finds the checksum wrong gives no reason.
-            reasons: &["NOT_SPECIFIED", "UDP_CSUM", "IP_CSUM", "IP_INHDR", "PKT_TOO_SMALL", "OTHERHOST", "NO_SOCKET"],
+            reasons: &[
+                "NOT_SPECIFIED",
+                "UDP_CSUM",
+                "IP_CSUM",
+                "IP_INHDR",
+                "PKT_TOO_SMALL",
+                "OTHERHOST",
+                "NO_SOCKET",
+                "UNHANDLED_PROTO",
+                "IP_INADDRERRORS",
+                "IP_NOPROTO",
+            ],
         },
     },
 ];

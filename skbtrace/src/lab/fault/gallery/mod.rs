@@ -46,7 +46,8 @@ const fn garbled(
     cause: Cause,
     because: &'static str,
 ) -> Verdict {
-    Verdict { class: Class::Garbled, span: Span::Between(from, to), place, device, cause, because, reasons: &[] }
+    let span = Span::Between(from, to);
+    Verdict { class: Class::Garbled, span, place, device, cause, because, held: false, reasons: &[] }
 }
 
 /// Packets that end after a hop.
@@ -57,7 +58,7 @@ const fn dropped(
     because: &'static str,
     reasons: &'static [&'static str],
 ) -> Verdict {
-    Verdict { class: Class::Dropped, span: Span::At(hop), place, device, cause, because, reasons }
+    Verdict { class: Class::Dropped, span: Span::At(hop), place, device, cause, because, held: false, reasons }
 }
 
 /// A command, the command that takes it back, and the module that it needs.

@@ -7,7 +7,7 @@ const QUEUE: (HopId, HopId) = (HopId::DevQueueXmit, HopId::VethXmit);
 const fn queued(class: Class, because: &'static str) -> Verdict {
     let (from, to) = QUEUE;
     let span = Span::Between(from, to);
-    Verdict { class, span, place: HERE, device: SERVER_PORT, cause: Cause::Qdisc, because, reasons: &[] }
+    Verdict { class, span, place: HERE, device: SERVER_PORT, cause: Cause::Qdisc, because, held: false, reasons: &[] }
 }
 
 pub(super) static PAGE: [Fault; 6] = [

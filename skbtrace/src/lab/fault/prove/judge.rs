@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::beside::{Flowed, PORT};
-use crate::lab::fault::{Class, Error, Span, Verdict};
+use crate::lab::fault::{Cause, Class, Error, Span, Verdict};
 
 /// A finding of the tracer's, as its JSON has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -70,26 +70,35 @@ impl Found {
 
     /// Whether it says what is expected, at a place on this path.
     fn is(&self, expected: &Verdict, path: &[String]) -> bool {
-        let at = |hop: &str| path.iter().position(|name| name == hop);
-        let from = self.from.as_deref().and_then(at);
-        let to = self.to.as_deref().and_then(at);
+        // A hop may stand on the way more than once: the device tells which of them it is.
+        let all = |hop: Option<&str>| -> Vec<usize> {
+            (0..path.len()).filter(|at| Some(path[*at].as_str()) == hop).collect()
+        };
+        let (from, to) = (all(self.from.as_deref()), all(self.to.as_deref()));
         let place = match expected.span {
             Span::Unseen => self.from.is_none(),
-            Span::At(hop) => at(hop.name()).is_some_and(|hop| from.is_some_and(|from| from >= hop)),
-            Span::Between(first, last) => {
-                // On a path through two pairs a hop stands twice: the place is told by the device.
-                let last = path.iter().rposition(|name| name == last.name());
-                let within =
-                    |hop: Option<usize>| hop.is_some_and(|hop| Some(hop) >= at(first.name()) && Some(hop) <= last);
-                within(from) && within(to)
-            }
+            Span::At(hop) => all(Some(hop.name())).first().is_some_and(|hop| from.iter().any(|from| from >= hop)),
+            Span::Between(first, last) => match (all(Some(first.name())).first(), all(Some(last.name())).last()) {
+                (Some(first), Some(last)) => {
+                    let ends = |from: &usize| to.iter().any(|to| from < to && to <= last);
+                    from.iter().any(|from| first <= from && ends(from))
+                }
+                _ => false,
+            },
         };
         let cause = serde_json::to_value(expected.cause).is_ok_and(|cause| cause == self.cause.as_str());
         place && cause && self.class == expected.class.name() && self.device == expected.device
     }
 
-    /// Whether it follows from a fault that has been found.
+    /// Whether it follows from a fault that has been found: a packet that was changed is refused, one that waits in a queue for
+    /// the fault to befall it is late, and a sender that writes when it likes garbles in more than one place.
     fn follows_from(&self, expected: &Verdict) -> bool {
+        if expected.held && self.class == Class::Delayed.name() {
+            return true;
+        }
+        if expected.cause == Cause::Sender && self.class == expected.class.name() {
+            return serde_json::to_value(Cause::Sender).is_ok_and(|cause| cause == self.cause.as_str());
+        }
         let reasons = expected.reasons;
         let named = !reasons.is_empty() && self.reasons.iter().all(|reason| reasons.contains(&reason.as_str()));
         self.class == Class::Dropped.name() && expected.class != Class::Dropped && named

@@ -17,7 +17,7 @@ use std::{path::Path, sync::atomic::AtomicBool};
 use serde::Serialize;
 
 use super::{Error, Fault, inject, show};
-use crate::lab::{self, Scenario};
+use crate::lab::{self, Scenario, traffic::Protocol};
 
 pub use judge::{Found, Judgement};
 
@@ -87,6 +87,13 @@ fn trace(faults: &[&'static Fault], scenario: Scenario, program: &Path, stop: &A
     let tracer = tracer::Tracer::start(program, client.device)?;
     let clean = beside::Clean::start(layout)?;
     let (mut traffic, mut shown) = (Vec::new(), true);
+    if faults.is_empty() {
+        for protocol in [Protocol::Udp, Protocol::Tcp] {
+            let report = show::clean(protocol, stop)?;
+            shown &= report.is_clean();
+            traffic.extend(report.lines());
+        }
+    }
     for fault in faults {
         let seen = show::run(fault, stop)?;
         traffic.extend(seen.lines);

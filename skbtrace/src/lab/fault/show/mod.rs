@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::{Error, Fault, step};
 use crate::lab::{
     netns,
-    traffic::{self, Options, Protocol},
+    traffic::{self, Options, Protocol, Report},
 };
 
 pub use count::Counter;
@@ -182,6 +182,15 @@ pub fn run(fault: &Fault, stop: &AtomicBool) -> Result<Seen, Error> {
         }
     };
     Ok(Seen { effect, lines: notice.lines })
+}
+
+/// Traffic in which nothing is wrong, unless a fault is in place.
+///
+/// # Errors
+/// As [`run`].
+pub fn clean(protocol: Protocol, stop: &AtomicBool) -> Result<Report, Error> {
+    let options = Traffic::of(protocol).options();
+    Ok(traffic::run(protocol, &traffic::path(&options)?, &options, stop)?)
 }
 
 fn from_traffic(args: Traffic, stop: &AtomicBool) -> Result<Notice, Error> {
