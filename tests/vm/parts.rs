@@ -1,10 +1,12 @@
 //! Packets that are cut: by GSO where the device cannot, by a queueing discipline, into IP fragments. The whole and its parts
 //! are one tree, and it was delivered when every part was.
 
+use std::net::UdpSocket;
+
 use crate::support::{
-    lab::{CLIENT, Lab, SERVER},
+    lab::{CLIENT, Lab, SERVER, within},
     machine::sh,
-    model::Packet,
+    model::{Packet, Site},
     path::{at, bare, branch, crossed, ip_received, veth},
     tracer::traced,
     traffic::{PORT, datagram, one_piece, server},
@@ -72,4 +74,34 @@ fn a_datagram_in_fragments_is_one_packet() {
     assert_eq!((whole.joined.as_ref(), second.joined.as_ref()), (Some(&last.id), Some(&last.id)));
     assert_eq!(last.parts.iter().map(|part| part.payload_len).collect::<Vec<_>>(), [1472, 1480]);
     assert_eq!(whole.verdict, "delivered");
+    // From the datagram to its fragments, and from them to the datagram that is read.
+    let payload = whole.payload.as_ref().unwrap_or_else(|| panic!("{whole:#?}"));
+    assert!(payload.verdict == "same" && payload.hops.is_some_and(|hops| hops >= 30), "{payload:?}");
+}
+
+#[test]
+#[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
+fn a_fragment_that_a_filter_rewrites_is_found() {
+    let _lab = Lab::up("pair");
+    // Byte 1,200 behind IP's header, of the fragments that begin at byte 1,480 of what IP carries: 185 times 8.
+    sh("ip netns exec ns-calm2 tc qdisc add dev calmveth2 clsact");
+    sh("ip netns exec ns-calm2 tc filter add dev calmveth2 egress protocol ip u32 match u16 185 0x1fff at 6 \
+        action pedit munge offset 1220 u8 invert");
+    let trace = traced(&[], || {
+        let socket = within(SERVER.0, || UdpSocket::bind((SERVER.1, PORT)).unwrap());
+        let sender = within(CLIENT.0, || UdpSocket::bind((CLIENT.1, 0)).unwrap());
+        sender.send_to(&[7; 4000], (SERVER.1, PORT)).unwrap();
+        let mut bytes = [0; 5000];
+        assert_eq!(socket.recv(&mut bytes).unwrap(), 4000);
+        let changed: Vec<usize> = (0..4000).filter(|at| bytes[*at] != 7).collect();
+        assert_eq!(changed, [1480 - 8 + 1200]);
+    });
+    sh("ip netns exec ns-calm2 tc qdisc del dev calmveth2 clsact");
+    let [whole] = &trace.packets[..] else { panic!("{trace:#?}") };
+    let payload = whole.payload.as_ref().unwrap_or_else(|| panic!("{whole:#?}"));
+    let hop = |site: &Option<Site>| site.as_ref().map(|site| site.hop.clone());
+    assert_eq!(payload.verdict, "garbled");
+    assert_eq!(hop(&payload.before).as_deref(), Some("__dev_queue_xmit"), "{payload:?}");
+    assert_eq!(hop(&payload.after).as_deref(), Some("net_dev_start_xmit"), "{payload:?}");
+    assert_eq!(payload.offset, Some(1200), "of the fragment: {payload:?}");
 }

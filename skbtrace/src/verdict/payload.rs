@@ -96,9 +96,18 @@ fn walk<'a>(packet: &'a Packet, inherited: Option<Base<'a>>, found: &mut Found) 
         }
     }
     if packet.was_cut() {
-        whole_and_parts(packet, base, found);
+        // Where it went on itself, that has been done where it did.
+        if let Some(base) = base.filter(|base| !goes_on(packet, base)) {
+            cut(packet, base, None, found);
+        }
         packet.branches.iter().for_each(|branch| walk(&branch.packet, None, found));
     }
+}
+
+/// Whether the digest is one of the first part as which a packet that was cut went on.
+fn goes_on(packet: &Packet, base: &Base<'_>) -> bool {
+    let whole = packet.steps.iter().filter(|step| is_whole(&step.digest)).map(|step| step.digest.bytes).max();
+    base.site.packet == packet.id && whole.is_some_and(|whole| base.digest.bytes < whole)
 }
 
 /// Whether nothing but a fault changes the payload on its way: routers and NAT rewrite what an ICMP error quotes.
@@ -115,18 +124,26 @@ fn compare(packet: &Packet, before: Base<'_>, after: Base<'_>, found: &mut Found
     let (old, new) = (before.digest, after.digest);
     let place = if (old.start, old.bytes) == (new.start, new.bytes) {
         locate(old, new).map(Some)
-    } else if old.start == new.start && new.bytes > old.bytes {
-        match with_parts(packet, old, new) {
-            Some(expected) => (expected != sum(new)).then_some(None),
-            None => {
-                found.open = true;
-                return;
-            }
-        }
+    } else if new.bytes > old.bytes {
+        // Others were appended to it, or it completes a datagram that came in fragments.
+        let parts = packet.parts.iter().filter_map(|part| part.digest.as_ref());
+        let pieces: Vec<&Digest> = std::iter::once(old).chain(parts).collect();
+        let Some(expected) = tile(&pieces, new) else {
+            found.open = true;
+            return;
+        };
+        (expected != sum(new)).then_some(None)
+    } else if packet.was_cut() {
+        // It goes on as the first of its own parts.
+        return cut(packet, before, Some(after), found);
     } else {
         found.open = true;
         return;
     };
+    note(found, before, after, place);
+}
+
+fn note(found: &mut Found, before: Base<'_>, after: Base<'_>, place: Option<Option<Place>>) {
     if let Some(place) = place
         && found.change.is_none()
     {
@@ -134,45 +151,27 @@ fn compare(packet: &Packet, before: Base<'_>, after: Base<'_>, found: &mut Found
     }
 }
 
-/// The sum of a digest and of those of the packets that were appended, as far as they reach; `None` when they do not add up
-/// to its range.
-fn with_parts(packet: &Packet, old: &Digest, new: &Digest) -> Option<u64> {
-    let (mut bytes, mut total) = (old.bytes, sum(old));
-    for part in &packet.parts {
-        if bytes >= new.bytes {
-            break;
-        }
-        let part = part.digest.as_ref().filter(|digest| is_whole(digest))?;
-        let at = old.start.wrapping_add(bytes);
-        // Some may have been appended before the first digest was made.
-        if part.start.wrapping_sub(old.start) < bytes {
-            continue;
-        }
-        if part.start != at {
-            return None;
-        }
-        bytes += part.bytes;
-        total = total.wrapping_add(sum(part));
+/// The sum of the pieces that make up the range of `whole`, one behind the other; `None` when they leave a gap. What is in
+/// another piece already is not wanted again: the first of several that begin at a place is taken.
+fn tile(pieces: &[&Digest], whole: &Digest) -> Option<u64> {
+    let (mut bytes, mut total) = (0, 0_u64);
+    while bytes < whole.bytes {
+        let at = whole.start.wrapping_add(bytes);
+        let piece = pieces.iter().find(|piece| piece.start == at && is_whole(piece))?;
+        bytes = bytes.checked_add(piece.bytes)?;
+        total = total.wrapping_add(sum(piece));
     }
-    (bytes == new.bytes).then_some(total)
+    (bytes == whole.bytes).then_some(total)
 }
 
-/// Compares a packet that was cut with its parts, as each was first seen.
-fn whole_and_parts(packet: &Packet, base: Option<Base<'_>>, found: &mut Found) {
-    let Some(base) = base else { return };
-    let firsts: Vec<Base<'_>> = packet.branches.iter().filter_map(|branch| first(&branch.packet)).collect();
-    let bytes: u32 = firsts.iter().map(|part| part.digest.bytes).sum();
-    let tcp = packet.tcp.is_some();
-    let Some(last) =
-        firsts.last().filter(|_| tcp && bytes == base.digest.bytes && firsts.len() == packet.branches.len())
-    else {
-        // Datagrams that were cut have positions of their own.
-        found.open = true;
-        return;
-    };
-    let total = firsts.iter().fold(0_u64, |total, part| total.wrapping_add(sum(part.digest)));
-    if total != sum(base.digest) && found.change.is_none() {
-        found.change = Some(Change { before: base.site, after: last.site, place: None });
+/// Compares a packet that was cut with its parts, as each was first seen; `own` is what it went on as itself.
+fn cut(packet: &Packet, base: Base<'_>, own: Option<Base<'_>>, found: &mut Found) {
+    let branches = packet.branches.iter().filter_map(|branch| first(&branch.packet));
+    let parts: Vec<Base<'_>> = own.into_iter().chain(branches).collect();
+    let pieces: Vec<&Digest> = parts.iter().map(|part| part.digest).collect();
+    match (tile(&pieces, base.digest), parts.last()) {
+        (Some(total), Some(last)) => note(found, base, *last, (total != sum(base.digest)).then_some(None)),
+        _ => found.open = true,
     }
 }
 

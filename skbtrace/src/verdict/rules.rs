@@ -61,7 +61,8 @@ pub fn explain(finding: Finding, survey: Option<&Survey>, host: &dyn Host) -> Ex
             (format!("one of: {}{more}", named.join("; ")), row.cause_of(first))
         }
     };
-    if !facts.is_empty() {
+    // What the row says for want of a fact is no evidence when a fact says otherwise.
+    if !facts.is_empty() && cause == row.cause {
         evidence.push(row.because.to_owned());
     }
     if facts.is_empty()

@@ -215,3 +215,18 @@ fn sums_do_not_depend_on_blocks() {
     let total = blocks.iter().fold(0_u64, |total, part| total.wrapping_add(sum(part)));
     assert_eq!(total, sum(&digest_of(1, &bytes)));
 }
+
+#[test]
+fn pieces_are_laid_one_behind_the_other() {
+    let bytes = sent(0, 4000);
+    let piece = |from: usize, to: usize| digest_of(from as u32, &bytes[from..to]);
+    let whole = piece(8, 4000);
+    let (first, second, third) = (piece(8, 1480), piece(1480, 2960), piece(2960, 4000));
+    let total = Some(sum(&whole));
+    assert_eq!(super::tile(&[&third, &first, &second], &whole), total, "in any order");
+    assert_eq!(super::tile(&[&first, &second, &second, &third], &whole), total, "one twice");
+    assert_eq!(super::tile(&[&first, &third], &whole), None, "a gap");
+    assert_eq!(super::tile(&[&first, &second, &piece(2960, 3999)], &whole), None, "too little");
+    let longer = sent(0, 4001);
+    assert_eq!(super::tile(&[&first, &second, &digest_of(2960, &longer[2960..])], &whole), None, "too much");
+}

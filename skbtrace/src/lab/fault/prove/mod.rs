@@ -71,7 +71,9 @@ pub fn prove_clean(scenario: Scenario, program: &Path, stop: &AtomicBool) -> Res
 
 fn ready(scenario: Scenario, stop: &AtomicBool) -> Result<(), Error> {
     lab::up(scenario, stop)?;
-    super::clear().map(drop)
+    super::clear()?;
+    // Whoever does not know its neighbour gets no further than to ask for it, and a fault before this one may have seen to that.
+    show::clean(Protocol::Udp, stop).map(drop)
 }
 
 fn in_place(faults: &[&'static Fault], program: &Path, stop: &AtomicBool) -> Result<Proof, Error> {
