@@ -15,6 +15,11 @@ use crate::lab::fault::{Cause, Class, Error, Span, Verdict};
 /// Functions that stand in for others on newer kernels: the rows name the older ones.
 const RENAMED: [(&str, &str); 1] = [("gro_receive_skb", "napi_gro_receive")];
 
+/// The name that the rows know a hop by.
+fn known(name: &str) -> &str {
+    RENAMED.iter().find(|(new, _)| *new == name).map_or(name, |(_, old)| old)
+}
+
 /// A finding of the tracer's, as its JSON has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Found {
@@ -75,7 +80,6 @@ impl Found {
     fn is(&self, expected: &Verdict, path: &[String]) -> bool {
         // A hop may stand on the way more than once: the device tells which of them it is.
         let all = |hop: Option<&str>| -> Vec<usize> {
-            let known = |name| RENAMED.iter().find(|(new, _)| *new == name).map_or(name, |(_, old)| old);
             (0..path.len()).filter(|at| Some(known(path[*at].as_str())) == hop.map(known)).collect()
         };
         let (from, to) = (all(self.from.as_deref()), all(self.to.as_deref()));
