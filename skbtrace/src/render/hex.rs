@@ -81,6 +81,9 @@ pub(super) fn write(text: &mut String, packet: &Packet, change: &Change, wanted:
             return lines(text, &excerpt, paint);
         }
         Sides::Apart => "what is compared was cut or put together in between, and has no bytes side by side".to_owned(),
+        Sides::NotCopied(HopId::TcpTransmitSkb) => {
+            "none are copied where TCP begins: the packet has no headers there yet".to_owned()
+        }
         Sides::NotCopied(hop) => format!("none were copied at {}; `run --payload` does, recorded or not", hop.name()),
         Sides::Same(copied) => {
             let needed = match change.place {
