@@ -8,8 +8,8 @@ pub const MAX_SKB_SIZE: usize = 256;
 /// So many bytes of a `sock` are read: addresses and ports are among them.
 pub const SOCK_READ: u32 = 128;
 
-/// At most so many bytes of a packet follow its event.
-pub const MAX_FRAME: usize = 256;
+/// At most so many bytes of a packet follow its event: a power of two.
+pub const MAX_FRAME: usize = 2048;
 
 /// In [`HopArgs`]: the function has no such argument.
 pub const NO_ARG: u8 = 0xff;

@@ -14,8 +14,8 @@ use skbtrace_common::{Context, Counters, Digest, Event, EventFlags, HopArgs, Hop
 use crate::{
     device_of,
     maps::{
-        COUNTERS, EVENTS, Level, PENDING, SCRATCH, SEQUENCE, TRACKED, Track, VERIFY_PROBE, VERIFY_TRACEPOINT, filter,
-        hop_args, offset,
+        COPY_PROBE, COPY_TRACEPOINT, COUNTERS, EVENTS, Level, PENDING, SCRATCH, SEQUENCE, TRACKED, Track, VERIFY_PROBE,
+        VERIFY_TRACEPOINT, filter, hop_args, offset,
     },
     packet::{Scratch, parse_headers},
     read::{member, value},
@@ -29,6 +29,9 @@ pub trait Args: EbpfContext {
     fn get(&self, position: u8) -> u64;
     /// Whether this is a kprobe.
     const PROBE: bool;
+    /// Goes on in the program that copies what is behind the packet's linear area, and from there in the one that digests
+    /// the payload, where that is wanted, and sends the event. Returns only when there is none.
+    fn copy(&self, hop: HopId);
     /// Goes on in the program that digests the payload and sends the event. Returns only when there is none.
     fn verify(&self);
     /// Which scratch value a program of this kind may use.
@@ -61,6 +64,12 @@ impl Args for ProbeContext {
     }
 
     #[inline(always)]
+    fn copy(&self, hop: HopId) {
+        // SAFETY: likewise.
+        unsafe { COPY_PROBE.tail_call(self, Self::level(hop) as u32) };
+    }
+
+    #[inline(always)]
     fn level(_hop: HopId) -> Level {
         Level::Kprobe
     }
@@ -89,6 +98,12 @@ impl Args for RawTracePointContext {
     fn verify(&self) {
         // SAFETY: nothing is left to be dropped here.
         unsafe { VERIFY_TRACEPOINT.tail_call(self, 0) };
+    }
+
+    #[inline(always)]
+    fn copy(&self, hop: HopId) {
+        // SAFETY: likewise.
+        unsafe { COPY_TRACEPOINT.tail_call(self, Self::level(hop) as u32) };
     }
 
     #[inline(always)]
@@ -168,8 +183,9 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
         scratch.event.flags |= EventFlags::DIGEST;
     }
     let snaplen = filter().snaplen;
-    if snaplen != 0 {
-        scratch.copy_frame(snaplen);
+    if snaplen != 0 && scratch.copy_frame(snaplen) {
+        // Where the kernel would not go there, the linear area is all.
+        args.copy(hop);
     }
     if digested {
         // Where the kernel would not go there, the digest says nothing.

@@ -4,6 +4,7 @@
 //! - `veth`, `bridge`, `device`, `netfilter`, `ip`, `transport`, `skb`, `end`: the entry points, a line per hop
 //! - `hit`: the way of a hit; `wanted`: the segment and the filter
 //! - `packet`: `sk_buff` and headers, read in bulk; `template`: a packet that has no headers yet
+//! - `frame`: a packet's bytes behind its linear area, in programs of their own that the others go on in
 //! - `payload`: the digest of the payload, in a program of its own that the others end in
 //! - `misses`: what the kernel's probes missed
 //! - `device_of`: devices, their netns and names
@@ -19,6 +20,7 @@ mod bridge;
 mod device;
 mod device_of;
 mod end;
+mod frame;
 mod hit;
 mod ip;
 mod maps;

@@ -68,6 +68,12 @@ pub static VERIFY_PROBE: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 pub static VERIFY_TRACEPOINT: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
+/// The programs that copy a packet's bytes behind its linear area, by [`Level`]; empty when nobody wants bytes.
+#[map]
+pub static COPY_PROBE: ProgramArray = ProgramArray::with_max_entries(LEVELS, 0);
+#[map]
+pub static COPY_TRACEPOINT: ProgramArray = ProgramArray::with_max_entries(LEVELS, 0);
+
 /// How many ids each CPU has given.
 #[map]
 pub static SEQUENCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);

@@ -17,6 +17,9 @@ const HEADER_ROOM: usize = 512;
 /// Bytes of headers that are read: a VLAN tag, the longest IPv4 header and a TCP header, or one IPv6 extension header.
 const HEADER_READ: u32 = 128;
 
+/// Room for the packet's first bytes, and for masked lengths behind masked offsets.
+const FRAME_ROOM: usize = 2 * MAX_FRAME;
+
 /// Where a packet is read to and its event made: per CPU, too large for the stack.
 #[repr(C, align(8))]
 pub struct Scratch {
@@ -29,7 +32,7 @@ pub struct Scratch {
     /// The event in the making.
     pub event: Event,
     /// What follows the event to the ring: its digest, if the run wants one, and the packet's first bytes.
-    tail: [u8; size_of::<Digest>() + MAX_FRAME],
+    tail: [u8; size_of::<Digest>() + FRAME_ROOM],
 }
 
 /// Where the headers were found, as offsets from the network header; and the payload, from `skb->head`.
@@ -114,9 +117,9 @@ impl Scratch {
     }
 
     /// Copies the packet's first bytes of the linear area, from the Ethernet header on where there is one. Whether a
-    /// digest comes before them must be known.
+    /// digest comes before them must be known. True when more is wanted, and the packet goes on in page frags.
     #[inline(always)]
-    pub fn copy_frame(&mut self, snaplen: u16) {
+    pub fn copy_frame(&mut self, snaplen: u16) -> bool {
         let network = u32::from(self.u16(offset!(network_header)));
         let mac = u32::from(self.u16(offset!(mac_header)));
         let mut start = mac;
@@ -127,7 +130,7 @@ impl Scratch {
         }
         let linear = self.u32(offset!(tail)).wrapping_sub(start);
         if linear > 0xffff {
-            return;
+            return false;
         }
         self.event.frame_len = linear.wrapping_add(self.event.data_len);
         let mut length = linear;
@@ -141,9 +144,28 @@ impl Scratch {
         let at = if self.event.flags & EventFlags::DIGEST == 0 { 0 } else { size_of::<Digest>() };
         // SAFETY: the digest's size is within `tail`, and leaves MAX_FRAME bytes.
         let frame = unsafe { (&raw mut self.tail).cast::<u8>().add(at) };
-        if into(frame, length, address) {
-            self.event.caplen = length as u16;
+        if !into(frame, length, address) {
+            return false;
         }
+        self.event.caplen = length as u16;
+        linear < u32::from(snaplen) && length == linear && self.event.data_len != 0
+    }
+
+    /// Copies `size` bytes to behind what was copied of the packet so far; false when they cannot be read. Whoever calls
+    /// this sees to it that there are no more than [`MAX_FRAME`] of them in all.
+    #[inline(always)]
+    pub fn append_frame(&mut self, size: u32, address: u64) -> bool {
+        let digest = u64::from(self.event.flags & EventFlags::DIGEST != 0).wrapping_mul(size_of::<Digest>() as u64);
+        let at = core::hint::black_box(u64::from(self.event.caplen)) & (MAX_FRAME as u64 - 1);
+        // The verifier has to be shown bounds.
+        let size = core::hint::black_box(size) & (MAX_FRAME as u32 - 1);
+        // SAFETY: the digest's size and two masked numbers are within `tail`.
+        let to = unsafe { (&raw mut self.tail).cast::<u8>().add(digest as usize).add(at as usize) };
+        if !into(to, size, address) {
+            return false;
+        }
+        self.event.caplen = self.event.caplen.wrapping_add(size as u16);
+        true
     }
 
     /// The digest in the making: there is room for it at every hop, and use for it where the event's flags say so.

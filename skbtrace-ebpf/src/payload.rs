@@ -30,29 +30,29 @@ const FEW_STEPS: u32 = 80;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 
-/// Where the payload is being read.
+/// Where the payload, or the frame, is being read.
 #[repr(C)]
 pub struct Walk {
     /// Aligned as the positions are: the first byte read stands at its position modulo 8.
     buffer: [u64; WORDS],
     /// Where the piece at hand goes on.
-    address: u64,
+    pub address: u64,
     /// The shared info whose frags are being read.
-    shared_info: u64,
+    pub shared_info: u64,
     /// The next `sk_buff` of the frag list, or 0.
-    list: u64,
+    pub list: u64,
     /// Bytes left in the piece at hand.
-    left: u32,
+    pub left: u32,
     /// Bytes to pass over before the payload begins.
-    skip: u32,
-    /// Bytes of payload still to be read.
-    remaining: u32,
+    pub skip: u32,
+    /// Bytes still to be read.
+    pub remaining: u32,
     /// Bytes from the digest's first aligned position to the next one to be read.
     place: u32,
     /// The next frag, and how many there are.
-    frag: u32,
+    pub frag: u32,
     /// See `frag`.
-    frags: u32,
+    pub frags: u32,
 }
 
 #[kprobe]
@@ -161,7 +161,11 @@ fn step(scratch: &mut Scratch) -> u64 {
         return 1;
     }
     if scratch.walk.left == 0 {
-        return next_piece(scratch);
+        let found = next_piece(scratch);
+        if found == UNREADABLE {
+            scratch.digest().state = DigestState::UNREADABLE;
+        }
+        return found;
     }
     let walk = &mut scratch.walk;
     let place = walk.place;
@@ -213,9 +217,12 @@ fn step(scratch: &mut Scratch) -> u64 {
     0
 }
 
-/// The next frag, or the linear part of the next `sk_buff` of the frag list.
+/// What [`next_piece`] returns for a piece that has no address.
+const UNREADABLE: u64 = 2;
+
+/// The next frag, or the linear part of the next `sk_buff` of the frag list. Not 0 when there is none.
 #[inline(always)]
-fn next_piece(scratch: &mut Scratch) -> u64 {
+pub fn next_piece(scratch: &mut Scratch) -> u64 {
     let walk = &mut scratch.walk;
     if walk.frag < walk.frags {
         let place = u64::from(walk.frag).wrapping_mul(u64::from(offset!(frag_size)));
@@ -224,8 +231,7 @@ fn next_piece(scratch: &mut Scratch) -> u64 {
         let page: u64 = member(frag, offset!(frag_page)).unwrap_or(0);
         // Memory of a device has no address here: its lowest bit says so.
         if page == 0 || page & 1 != 0 {
-            scratch.digest().state = DigestState::UNREADABLE;
-            return 1;
+            return UNREADABLE;
         }
         let number = page.wrapping_sub(vmemmap()).checked_div(u64::from(offset!(page_size))).unwrap_or(0);
         let within: u32 = member(frag, offset!(frag_offset)).unwrap_or(0);

@@ -1,17 +1,23 @@
 //! What is said of payloads: nothing is garbled that is not, and what is garbled is found where it happens.
 
+use std::process::Command;
+
+use skbtrace::lab::traffic::record::{Record, encode};
+
 use crate::support::{
     lab::Lab,
     machine::{assert_nothing_attached, sh},
     model::Packet,
+    pcapng,
     tracer::{Done, PROGRAM, run},
+    tshark,
 };
 
 /// Three datagrams and a connection of three segments, which verify themselves.
-fn exchange() -> Done {
+fn exchange(options: &[&str]) -> Done {
     // It fails when something came that was not sent: here the trace is to say so.
     let traffic = format!("{PROGRAM} lab traffic --count 3 --rate 50 || :");
-    run(&["--iface", "calmveth1", "--json", "--", "sh", "-c", &traffic])
+    run(&[&["--iface", "calmveth1", "--json"], options, &["--", "sh", "-c", &traffic]].concat())
 }
 
 fn with_payload(packets: &[Packet]) -> Vec<&Packet> {
@@ -22,7 +28,7 @@ fn with_payload(packets: &[Packet]) -> Vec<&Packet> {
 #[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
 fn what_arrives_as_it_was_sent_is_the_same_at_every_hop() {
     let _lab = Lab::up("bridge");
-    let done = exchange();
+    let done = exchange(&[]);
     let trace = done.trace();
     assert!(done.stderr.contains("0 corrupt"), "{}", done.stderr);
     assert_eq!(trace.summary.garbled, 0);
@@ -44,7 +50,9 @@ fn a_byte_that_a_filter_rewrites_is_found_between_its_hops() {
     sh(
         "tc filter add dev calmveth1_peer egress protocol ip flower ip_proto tcp action pedit munge offset 72 u8 set 0xa5",
     );
-    let done = exchange();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("garbled.pcapng").display().to_string();
+    let done = exchange(&["--payload", "-w", &file, "--snaplen", "700"]);
     sh("tc qdisc del dev calmveth1_peer clsact");
     let trace = done.trace();
     // The receiver trusts the checksum that was never made: only the application could notice.
@@ -66,9 +74,49 @@ fn a_byte_that_a_filter_rewrites_is_found_between_its_hops() {
         assert_eq!(hop(&payload.before).as_deref(), Some("__dev_queue_xmit"), "{packet:#?}");
         assert_eq!(hop(&payload.after).as_deref(), Some("net_dev_start_xmit"), "{packet:#?}");
         assert_eq!(payload.offset, Some(20), "{packet:#?}");
+        assert_bytes(packet, &file);
         let step = payload.after.as_ref().unwrap().step;
         let device = packet.hops.iter().find(|hop| hop.step == step).and_then(|hop| hop.device.as_ref());
         assert_eq!(device.map(|device| device.name.as_str()), Some("calmveth1_peer"));
     }
+    let shown = Command::new(PROGRAM).args(["show", "--json", "--payload", &file]).output().unwrap();
+    assert_eq!(String::from_utf8(shown.stdout).unwrap(), done.stdout);
+    // TCP's payload lies in page frags, and is in the file all the same.
+    let payloads = tshark::fields(&file, &["tcp.len", "tcp.payload"]);
+    let whole = payloads.iter().filter(|fields| fields[0] == "512" && fields[1].len() == 1024);
+    assert!(whole.count() >= 3 * 20, "{payloads:?}");
+    assert_eq!(tshark::malformed(&file), 0);
     assert_nothing_attached();
+}
+
+/// The bytes of both sides, and those of each frame in the recording, are the record that was sent and what the filter made of
+/// it.
+fn assert_bytes(packet: &Packet, file: &str) {
+    let payload = packet.payload.as_ref().unwrap();
+    let bytes = payload.bytes.as_ref().unwrap_or_else(|| panic!("no bytes: {packet:#?}"));
+    // The line of the byte, the one before it, and four behind it.
+    let (before, after) = (unhex(&bytes.before), unhex(&bytes.after));
+    assert_eq!((bytes.offset, before.len(), after.len()), (0, 96, 96));
+    let number = |at: usize| u32::from_be_bytes(before[at..at + 4].try_into().unwrap());
+    let record = Record { run: number(4), connection: (number(8) >> 16) as u16, sequence: u64::from(number(16)) };
+    let mut sent = [0; 512];
+    encode(record, &mut sent);
+    let mut rewritten = sent;
+    rewritten[20] = 0xa5;
+    assert_eq!((&before[..], &after[..]), (&sent[..96], &rewritten[..96]));
+    let changed_at = payload.after.as_ref().unwrap().step;
+    let mut frames = 0;
+    pcapng::read(file, |frame| {
+        // Behind Ethernet, IP, and TCP with its timestamps.
+        if format!("{:#x}", frame.packet()) == packet.id && frame.bytes.len() >= 66 + 512 {
+            let expected = if frame.step() < changed_at { &sent } else { &rewritten };
+            assert_eq!(&frame.bytes[66..], expected, "{} of {packet:#?}", frame.hop());
+            frames += 1;
+        }
+    });
+    assert!(frames >= 20, "{frames} frames of {packet:#?}");
+}
+
+fn unhex(digits: &str) -> Vec<u8> {
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
 }

@@ -133,6 +133,9 @@ impl Capture {
         if settings.filter.verify != 0 {
             verify::load(&mut ebpf)?;
         }
+        if settings.filter.snaplen != 0 {
+            verify::load_copiers(&mut ebpf)?;
+        }
         let stats = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled");
         let run_counts = stats.is_ok_and(|value| value.trim() != "0");
         Ok(Capture { links: Some(links), ebpf, attached, missed: None, run_counts, watched: Watched::default() })

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 
+use crate::render::MAX_PAYLOAD;
 use crate::run::{Format, Look, wants_colour};
 
 /// Flags of every command that prints packets.
@@ -20,6 +21,12 @@ pub(super) struct LookArgs {
     /// beside the rest, as `changed`
     #[arg(long)]
     diff: bool,
+    /// Of a garbled packet show the bytes of its payload before and after the change, 16 a line, if they are among this many
+    /// first ones (1 to 1500; 256 when no number is given). Bytes are copied at each hop for that, page frags included: of
+    /// a recording only those can be shown that it has, so give it to `run -w` as well
+    #[arg(long, value_name = "BYTES", num_args = 0..=1, require_equals = true, default_missing_value = "256",
+        conflicts_with = "events", value_parser = clap::value_parser!(u16).range(1..=MAX_PAYLOAD))]
+    payload: Option<u16>,
     /// Print the books only, no packets
     #[arg(short, long)]
     quiet: bool,
@@ -44,7 +51,8 @@ impl LookArgs {
             (true, false) => Format::Json,
             (false, _) => Format::Text,
         };
-        Look { format, colour: self.color.wanted(), explain: self.explain, diff: self.diff, quiet: self.quiet }
+        let LookArgs { explain, diff, quiet, payload, .. } = *self;
+        Look { format, colour: self.color.wanted(), explain, diff, quiet, payload }
     }
 }
 
@@ -79,13 +87,18 @@ mod tests {
 
     #[test]
     fn flags_say_what_the_output_looks_like() {
-        let text = Look { format: Format::Text, colour: false, explain: false, diff: false, quiet: false };
+        let text =
+            Look { format: Format::Text, colour: false, explain: false, diff: false, quiet: false, payload: None };
         assert_eq!(look("--color never"), Some(text));
         assert_eq!(look("--color always --explain"), Some(Look { colour: true, explain: true, ..text }));
         assert_eq!(look("--color never --diff"), Some(Look { diff: true, ..text }));
         assert_eq!(look("--color never -q --json"), Some(Look { format: Format::Json, quiet: true, ..text }));
         assert_eq!(look("--color never --json --events"), Some(Look { format: Format::JsonEvents, ..text }));
-        for wrong in ["--events", "--json --explain", "--color pink"] {
+        let payload = |bytes| Some(Look { payload: Some(bytes), ..text });
+        assert_eq!(look("--color never --payload"), payload(256));
+        assert_eq!(look("--color never --payload=1500"), payload(1500));
+        let wrong = ["--payload=0", "--payload=1501", "--payload 99", "--json --events --payload"];
+        for wrong in ["--events", "--json --explain", "--color pink"].into_iter().chain(wrong) {
             assert_eq!(look(wrong), None, "{wrong}");
         }
     }

@@ -47,8 +47,8 @@ pub struct Args {
     /// Record the run in this pcapng file; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     write: Option<PathBuf>,
-    /// Record this many bytes of each packet at each hop, from 0 to 256
-    #[arg(long, value_name = "BYTES", default_value = "128", value_parser = clap::value_parser!(u16).range(0..=256))]
+    /// Record this many bytes of each packet at each hop, from 0 to 2048
+    #[arg(long, value_name = "BYTES", default_value = "128", value_parser = clap::value_parser!(u16).range(0..=2048))]
     snaplen: u16,
     /// Begin a new file, FILE with .0001, .0002, ... before its extension, whenever one exceeds this size (64K, 100M, 1G)
     #[arg(long, value_name = "SIZE", requires = "write", value_parser = rotate_size)]
@@ -57,7 +57,7 @@ pub struct Args {
     #[arg(long, requires = "write")]
     force: bool,
     /// Do not look at payloads: a garbled packet is not found then, and each hop costs less
-    #[arg(long)]
+    #[arg(long, conflicts_with = "payload")]
     no_verify: bool,
     /// A wait of this long is a finding, in a device's queue and elsewhere [default: 50ms in a queue, 100ms elsewhere]
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -72,6 +72,9 @@ pub struct Args {
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
 }
+
+/// Room for the headers before a payload: Ethernet, two VLAN tags, the longest of IPv4 and of TCP, and something over.
+const HEADERS: u16 = 160;
 
 /// A kind of packet that a check must not find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -152,11 +155,11 @@ fn resolve(args: Args) -> Result<Options> {
         filter.host = wire_address(host);
         filter.has_host = 1;
     }
-    if args.write.is_some() {
-        filter.snaplen = args.snaplen;
-    }
-    let record = args.write.map(|path| RecordOptions { path, rotate: args.rotate, force: args.force });
     let look = args.look.resolve();
+    let for_payload = look.payload.map_or(0, |payload| payload + HEADERS);
+    let snaplen = args.snaplen.max(for_payload);
+    filter.snaplen = if args.write.is_some() { snaplen } else { for_payload };
+    let record = args.write.map(|path| RecordOptions { path, rotate: args.rotate, force: args.force });
     let is_json = look.format != Format::Text;
     if record.as_ref().is_some_and(|record| record.to_stdout() && (record.rotate.is_some() || is_json)) {
         anyhow::bail!("a recording on standard output is all that goes there: leave out --rotate and --json");
@@ -170,7 +173,7 @@ fn resolve(args: Args) -> Result<Options> {
         slow: args.slow,
         ring_size: args.ring_size,
         look,
-        snaplen: args.snaplen,
+        snaplen,
         record,
         command: args.command,
     })

@@ -14,6 +14,7 @@ use skbtrace_common::{Context, DeviceKey, EventFlags, HopId};
 use super::checksum::{code, ip_summed};
 use super::diff::change;
 use super::headline::{hook_name, netfilter_hook, tcp_flags};
+use super::hex::{Sides, digits, sides};
 use super::row::device_name;
 use super::{Names, place, reason_name};
 use crate::name::printable;
@@ -21,8 +22,8 @@ use crate::trace::{self, Cause, Outcome};
 use crate::verdict::{self, Checksums, Explained, Known, Place, checksums};
 use finding::finding_of;
 use line::{
-    Branch, Checksum, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Pair, Part, Payload,
-    Process, Site, Summary, Tcp, Times,
+    Branch, Bytes, Checksum, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Pair, Part,
+    Payload, Process, Site, Summary, Tcp, Times,
 };
 
 /// Version of the format: it rises when a field changes its meaning or goes, not when one is added.
@@ -159,7 +160,7 @@ fn packet_of(
             relative_seq: tcp.relative_seq,
         }),
         payload_len: packet.payload_len,
-        payload: payload_of(payload),
+        payload: payload_of(packet, payload),
         retransmission: packet.retransmission,
         verdict: status(packet.verdict()),
         joined: packet.joined.map(|id| format!("{id:#x}")),
@@ -180,7 +181,7 @@ fn packet_of(
     }
 }
 
-fn payload_of(payload: &verdict::Payload) -> Option<Payload> {
+fn payload_of(packet: &trace::Packet, payload: &verdict::Payload) -> Option<Payload> {
     let site =
         |site: &verdict::Site| Site { packet: format!("{:#x}", site.packet), hop: site.hop.name(), step: site.step };
     match payload {
@@ -192,9 +193,16 @@ fn payload_of(payload: &verdict::Payload) -> Option<Payload> {
                 Some(Place::Range { from, to }) => (Some(from), None, Some(to)),
                 None => (None, None, None),
             };
-            Some(Payload::Garbled { before: site(&change.before), after: site(&change.after), offset, to, difference })
+            let bytes = bytes_of(packet, change);
+            let (before, after) = (site(&change.before), site(&change.after));
+            Some(Payload::Garbled { before, after, offset, to, difference, bytes })
         }
     }
+}
+
+fn bytes_of(packet: &trace::Packet, change: &verdict::Change) -> Option<Bytes> {
+    let Sides::Differ(excerpt) = sides(packet, change) else { return None };
+    Some(Bytes { offset: excerpt.offset, before: digits(excerpt.before), after: digits(excerpt.after) })
 }
 
 fn flow_of(flow: trace::Flow) -> Flow {

@@ -5,6 +5,7 @@
 //! - `json`: a line per packet for programs; its schema is `schema/packet.schema.json`
 //! - `row`: what one hop says of itself, for the text
 //! - `checksum`: what it says of the packet's checksums
+//! - `hex`: the bytes of a payload before and after a change
 //! - `diff`: what changed from hop to hop
 //! - `headline`: what one packet says of itself in one line, and how it ended
 //! - `finding`: what was found in a run, for the text
@@ -15,6 +16,7 @@ mod checksum;
 mod diff;
 mod finding;
 mod headline;
+mod hex;
 mod json;
 mod latency;
 mod payload;
@@ -26,6 +28,7 @@ mod units;
 
 pub use finding::HostOf;
 pub use headline::finding;
+pub use hex::MAX_PAYLOAD;
 pub use json::{JSON_VERSION, Json};
 pub use text::{Style, Text};
 pub use units::duration;

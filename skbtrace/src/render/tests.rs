@@ -2,6 +2,7 @@
 
 mod diff;
 mod finding;
+mod hex;
 mod json;
 mod latency;
 mod timeline;

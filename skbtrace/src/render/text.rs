@@ -13,6 +13,7 @@ use skbtrace_common::HopId;
 use super::diff;
 use super::finding::lines;
 use super::headline::{Tone, counted, headline, last_words, status, tone};
+use super::hex;
 use super::latency::table;
 use super::payload::{garbled, mark, same};
 use super::row::{Place, Row, row};
@@ -30,6 +31,8 @@ pub struct Style {
     pub explain: bool,
     /// Of each hop only what changed with it.
     pub diff: bool,
+    /// Of a garbled packet its bytes before and after, if so many first ones of its payload were wanted.
+    pub payload: Option<u16>,
 }
 
 /// Writes packets as text. Keeps the widths of the columns, and what has been explained.
@@ -77,6 +80,9 @@ impl Text {
         }
         text.push('\n');
         self.rows(&mut text, packet, None, 4, change, names);
+        if let (Some(change), Some(wanted)) = (change, self.style.payload) {
+            hex::write(&mut text, packet, change, wanted, &|text| self.paint(Tone::Bad, text));
+        }
         if through_loopback(packet) && !self.loopback_told {
             self.loopback_told = true;
             text.push_str(LOOPBACK);

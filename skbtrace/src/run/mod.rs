@@ -74,7 +74,7 @@ pub struct Options {
     pub ring_size: u32,
     /// What the output looks like.
     pub look: Look,
-    /// Bytes of each packet to take along at each hop, at most 256.
+    /// Bytes of each packet that a recording has at each hop, at most 2,048.
     pub snaplen: u16,
     /// What to record, and where.
     pub record: Option<RecordOptions>,
@@ -134,8 +134,12 @@ pub async fn run(options: &Options) -> Result<Report> {
     progress.clear();
     let ring = Ring::new(capture.ring()?).context("cannot wait for events")?;
     let reasons = host.btf.enumeration("skb_drop_reason").unwrap_or_default();
-    let stitch =
-        StitchOptions { target: Some(target), reasons: Reasons::new(reasons.iter().cloned()), ..Default::default() };
+    let stitch = StitchOptions {
+        target: Some(target),
+        reasons: Reasons::new(reasons.iter().cloned()),
+        payload: options.look.payload.map_or(0, usize::from),
+        ..Default::default()
+    };
     // A recording on standard output leaves no room for anything else there.
     let mut output = match &options.record {
         Some(record) if record.to_stdout() => {
@@ -260,7 +264,7 @@ impl Run {
             *read += 1;
             let (event, digest, frame) = decode(bytes).map_err(|error| Why::Failed(error.to_string()))?;
             findings.clear();
-            let printed = session.event(&event, &digest, names, recording.is_on().then_some(&mut findings));
+            let printed = session.event(&event, (&digest, frame), names, recording.is_on().then_some(&mut findings));
             // Recorded also when nobody reads what is printed.
             recording.write(|recorder| recorder.event(&event, &digest, frame, &findings, session.stitcher(), names))?;
             let count = printed.map_err(Why::from_write)?;

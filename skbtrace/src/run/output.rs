@@ -39,6 +39,8 @@ pub struct Look {
     pub diff: bool,
     /// The books alone, without packets.
     pub quiet: bool,
+    /// Of a garbled packet the bytes that changed, if they are among so many first ones of its payload.
+    pub payload: Option<u16>,
 }
 
 /// Which packets are to be printed.
@@ -49,6 +51,7 @@ pub struct Output {
     writer: Writer,
     out: BufWriter<Box<dyn io::Write>>,
     quiet: bool,
+    payload: Option<u16>,
     selection: Option<Selection>,
     /// How many events were said to be lost last.
     told: u64,
@@ -66,13 +69,14 @@ impl Output {
     pub fn to(out: Box<dyn io::Write>, look: Look) -> Output {
         let writer = match look.format {
             Format::Text => {
-                Writer::Text(Text::new(Style { colour: look.colour, explain: look.explain, diff: look.diff }))
+                let Look { colour, explain, diff, payload, .. } = look;
+                Writer::Text(Text::new(Style { colour, explain, diff, payload }))
             }
             Format::Json => Writer::Json(Json { diff: look.diff }),
             Format::JsonEvents => Writer::Events(Json { diff: look.diff }),
         };
         let out = BufWriter::with_capacity(1 << 16, out);
-        Output { writer, out, quiet: look.quiet, selection: None, told: 0 }
+        Output { writer, out, quiet: look.quiet, payload: look.payload, selection: None, told: 0 }
     }
 
     /// Output of these packets only; the books are still those of the run.
@@ -97,6 +101,11 @@ impl Output {
                 Ok(())
             }
         }
+    }
+
+    /// How many bytes of each payload are wanted.
+    pub(super) fn payload(&self) -> usize {
+        self.payload.map_or(0, usize::from)
     }
 
     /// A packet.

@@ -6,7 +6,7 @@ use super::{output::Output, session::Session};
 use crate::{
     store::{End, Item, ReadError, Reader, Record, RecordedNames, Start},
     survey::Survey,
-    trace::{Losses, Summary},
+    trace::{Losses, StitchOptions, Summary},
 };
 
 /// What became of a showing.
@@ -162,9 +162,9 @@ impl Replay {
             return Err(Stop::Complaint("it goes on after its end".to_owned()));
         }
         match item {
-            Item::Event(event, digest, _) => {
+            Item::Event(event, digest, frame) => {
                 state.now_ns = state.now_ns.max(event.time_ns);
-                state.session.event(&event, &digest, &state.names, None)?;
+                state.session.event(&event, (&digest, frame), &state.names, None)?;
             }
             Item::Record(Record::Names(table)) => state.names.table = table,
             Item::Record(Record::Symbol { address, name }) => drop(state.names.symbols.insert(address, name)),
@@ -218,7 +218,8 @@ impl Replay {
                 start.part, start.packets, start.under_way
             ));
         }
-        let mut session = Session::new(start.stitch_options(), start.slow_ns, output);
+        let stitch = StitchOptions { payload: output.payload(), ..start.stitch_options() };
+        let mut session = Session::new(stitch, start.slow_ns, output);
         session.set_losses(bounded(start.losses));
         let names = start.recorded_names();
         self.state = Some(State { session, names, start, now_ns: 0, next: None, end: None, survey: None });

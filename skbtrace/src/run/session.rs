@@ -49,18 +49,18 @@ impl Session {
         Session { stitcher: Stitcher::new(options), judge, explained: Vec::new() }
     }
 
-    /// Takes an event, prints the packets that it completes, and returns how many of them have a number. What became of
+    /// Takes an event with its digest and the packet's first bytes, prints the packets that it completes, and returns how many of them have a number. What became of
     /// them is told to `remarks`, if anybody wants to know.
     pub fn event(
         &mut self,
         event: &Event,
-        digest: &Digest,
+        (digest, frame): (&Digest, &[u8]),
         names: &dyn Names,
         mut remarks: Option<&mut Vec<String>>,
     ) -> io::Result<u64> {
         let Session { stitcher, judge, .. } = self;
         let (mut outcome, mut count) = (Ok(()), 0);
-        stitcher.push_verified(event, digest, &mut |packet| {
+        stitcher.push_copied(event, digest, frame, &mut |packet| {
             count += u64::from(packet.number.is_some());
             let printed = judge.packet(&packet, names, remarks.as_deref_mut());
             // What cannot be printed is counted all the same.

@@ -38,7 +38,8 @@ impl Paper {
     }
 }
 
-const TEXT: Look = Look { format: Format::Text, colour: false, explain: false, diff: false, quiet: false };
+const TEXT: Look =
+    Look { format: Format::Text, colour: false, explain: false, diff: false, quiet: false, payload: None };
 const JSON: Look = Look { format: Format::Json, ..TEXT };
 
 /// A run, as `run` would do it.
@@ -85,7 +86,7 @@ impl<N: Names> Live<N> {
     fn events(&mut self, seen: &[Seen]) {
         for (event, bytes) in seen {
             let mut findings = Vec::new();
-            self.session.event(event, &digest_of(event), &self.names, Some(&mut findings)).unwrap();
+            self.session.event(event, (&digest_of(event), bytes), &self.names, Some(&mut findings)).unwrap();
             self.record(|recorder, session, names| {
                 recorder.event(event, &digest_of(event), bytes, &findings, session.stitcher(), names)
             });

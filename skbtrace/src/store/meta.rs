@@ -227,6 +227,8 @@ impl Start {
             reasons: self.drop_reasons(),
             max_open: self.max_open,
             idle_ns: self.idle_ns,
+            // What is shown of a recording, the reader decides.
+            payload: 0,
         }
     }
 

@@ -10,6 +10,7 @@
 //! - `outcome`: how a packet ended, told from its steps
 //! - `open`: a packet that has not ended
 //! - `stitch`: the [`Stitcher`], which keeps the packets in flight
+//! - `payload`: the bytes of its payload, where they were copied
 //! - `latency`: how long packets took from hop to hop, and in all
 //! - `summary`: the books of a run
 
@@ -20,6 +21,7 @@ mod latency;
 mod open;
 mod outcome;
 mod packet;
+mod payload;
 #[cfg(test)]
 mod props;
 mod stitch;
@@ -34,6 +36,7 @@ pub use flow::{Flow, Icmp, Tcp, tcp_flag};
 pub use latency::{Latency, Pair, Times};
 pub use outcome::{Cause, How, Outcome, Reasons, Stage};
 pub use packet::{Branch, Packet, Part, Process, Queue, Step};
+pub use payload::PayloadBytes;
 pub use stitch::{StitchOptions, Stitcher};
 pub use summary::{HopBooks, Losses, Summary, through_loopback};
 

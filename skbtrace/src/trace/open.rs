@@ -6,6 +6,7 @@ use super::flow::{Flow, Tcp};
 use super::identity::Identity;
 use super::outcome::{How, Outcome};
 use super::packet::{Branch, Packet, Part, Step, device};
+use super::payload::PayloadBytes;
 use super::stitch::Datagram;
 use crate::hops::Role;
 
@@ -46,6 +47,7 @@ pub(super) struct Open {
     /// Id of the packet that it was appended to, and what was appended to it.
     pub(super) joined: Option<u64>,
     pub(super) parts: Vec<Part>,
+    pub(super) payloads: Vec<PayloadBytes>,
     /// What is to be added to the kernel's step numbers: they begin anew when the packet goes on in other memory.
     pub(super) step_base: u32,
     /// Set when it has ended and waits for its branches.
@@ -204,6 +206,7 @@ impl Open {
             retransmission: self.retransmission,
             joined: self.joined,
             parts: self.parts,
+            payloads: self.payloads,
             touched_target: self.touched,
             steps: self.steps,
             branches: self.branches.into_iter().map(|(_, branch)| branch).collect(),

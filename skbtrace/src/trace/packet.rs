@@ -6,6 +6,7 @@ use skbtrace_common::{Context, DeviceKey, Digest, Event, EventFlags, HopId};
 
 use super::flow::{Flow, Tcp, address};
 use super::outcome::{Outcome, rank};
+use super::payload::PayloadBytes;
 use crate::hops::{Role, hop};
 
 /// A packet with everything that was seen of it.
@@ -38,6 +39,8 @@ pub struct Packet {
     pub parts: Vec<Part>,
     /// Whether it, or a branch of it, was at the device of interest; true when there is none.
     pub touched_target: bool,
+    /// The first bytes of its payload, each time that they were others than before; none unless they are wanted.
+    pub payloads: Vec<PayloadBytes>,
     /// Hops in their order; the last may be the end of the `sk_buff`. Never empty.
     pub steps: Vec<Step>,
     /// Clones, copies and parts, in the order of their beginning.

@@ -21,6 +21,7 @@ use super::identity::Identity;
 use super::open::Open;
 use super::outcome::{Closing, Outcome, Reasons, judge};
 use super::packet::{Branch, Packet, Step, device, is_end, second_device, waited};
+use super::payload;
 use super::summary::{HopBooks, Losses, Summary};
 use crate::hops::{Role, hop};
 pub(super) use whole::Datagram;
@@ -37,11 +38,19 @@ pub struct StitchOptions {
     pub max_open: usize,
     /// How long a packet is idle before [`Stitcher::tick`] may report it early, nanoseconds.
     pub idle_ns: u64,
+    /// Bytes of payload to keep of each packet; 0: none.
+    pub payload: usize,
 }
 
 impl Default for StitchOptions {
     fn default() -> Self {
-        StitchOptions { target: None, reasons: Reasons::default(), max_open: 65_536, idle_ns: 1_000_000_000 }
+        StitchOptions {
+            target: None,
+            reasons: Reasons::default(),
+            max_open: 65_536,
+            idle_ns: 1_000_000_000,
+            payload: 0,
+        }
     }
 }
 
@@ -104,6 +113,11 @@ impl Stitcher {
 
     /// The same for an event with a digest of its payload.
     pub fn push_verified(&mut self, event: &Event, digest: &Digest, sink: &mut dyn FnMut(Packet)) {
+        self.push_copied(event, digest, &[], sink);
+    }
+
+    /// The same for an event with the packet's first bytes.
+    pub fn push_copied(&mut self, event: &Event, digest: &Digest, frame: &[u8], sink: &mut dyn FnMut(Packet)) {
         let Some(hop_id) = HopId::from_number(event.hop) else { return };
         self.summary.events += 1;
         let mut split_from = None;
@@ -135,7 +149,7 @@ impl Stitcher {
             }
             None => self.begin(hop_id, event, None, sink),
         };
-        self.extend(key, hop_id, event, digest, split_from);
+        self.extend(key, hop_id, event, (digest, frame), split_from);
         if is_end(hop_id, event) {
             match self.open.get(&key) {
                 // What this CPU does next tells whether it goes on.
@@ -244,6 +258,7 @@ impl Stitcher {
             appended_to: None,
             joined: None,
             parts: Vec::new(),
+            payloads: Vec::new(),
             step_base: 0,
             outcome: None,
         };
@@ -268,7 +283,8 @@ impl Stitcher {
     }
 
     /// Adds the event to its packet.
-    fn extend(&mut self, key: u64, hop_id: HopId, event: &Event, digest: &Digest, split_from: Option<u32>) {
+    fn extend(&mut self, key: u64, hop_id: HopId, event: &Event, seen: (&Digest, &[u8]), split_from: Option<u32>) {
+        let (digest, frame) = seen;
         let Some(open) = self.open.get_mut(&key) else { return };
         let new = open.steps.is_empty();
         let expected = if new { split_from.filter(|next| *next <= event.step).unwrap_or(0) } else { open.next_step };
@@ -293,6 +309,9 @@ impl Stitcher {
         {
             open.tcp = Some(tcp);
             open.retransmission = retransmission;
+        }
+        if self.options.payload > 0 {
+            payload::note(&mut open.payloads, &step.event, digest, frame, self.options.payload);
         }
         open.steps.push(step);
         if open.skb != event.skb {

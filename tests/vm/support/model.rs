@@ -70,6 +70,15 @@ pub struct Payload {
     pub before: Option<Site>,
     pub after: Option<Site>,
     pub offset: Option<u32>,
+    pub bytes: Option<Bytes>,
+}
+
+/// What changed in it.
+#[derive(Debug, Deserialize)]
+pub struct Bytes {
+    pub offset: u32,
+    pub before: String,
+    pub after: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -69,7 +69,16 @@ pub(super) enum Payload {
         to: Option<u32>,
         #[serde(skip_serializing_if = "Option::is_none")]
         difference: Option<i16>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes: Option<Bytes>,
     },
+}
+
+#[derive(Serialize)]
+pub(super) struct Bytes {
+    pub(super) offset: u32,
+    pub(super) before: String,
+    pub(super) after: String,
 }
 
 #[derive(Serialize)]
