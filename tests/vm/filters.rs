@@ -101,7 +101,7 @@ fn the_text_says_what_happened() {
 ns-calm2/calmveth2 ═ calmveth2_peer ─[calmbr]─ calmveth1_peer ═ ns-calm1/calmveth1
 HOPS
 #1 UDP 78.78.0.11:PORT → 78.78.0.10:7000 1 byte delivered to PROCESS in TIME payload same at N hops
-ns-calm2 calmveth2 ip_output 0 29 PROCESS csum partial
+ns-calm2 calmveth2 ip_output 0 29 PROCESS csum deferred
 __dev_queue_xmit TIME 43
 net_dev_start_xmit TIME 43
 veth_xmit → calmveth2_peer TIME 43
@@ -124,7 +124,7 @@ netif_receive_skb TIME 29 waited TIME in the CPU's queue
 ip_rcv TIME 29
 ip_local_deliver TIME 29
 udp_queue_rcv_one_skb TIME 9
-__udp_enqueue_schedule_skb TIME 1 csum none
+__udp_enqueue_schedule_skb TIME 1 csum partial→none
 
 1 packet: 1 delivered, 0 dropped, 0 incomplete, 0 in flight · 0 events lost · every packet complete"
     );
