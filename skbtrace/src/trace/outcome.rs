@@ -270,12 +270,14 @@ fn takes_it_up(hop: HopId) -> bool {
 /// The step at which the packet's bytes came to be another's, if that is how it ended. Coalescing and GRO are tried at that
 /// step, and can fail: then the packet goes on, or its end is another one.
 pub(super) fn merged<'a>(end: &Step, path: &'a [Step]) -> Option<&'a Step> {
-    let failed = |step: &Step| {
-        let tries = matches!(step.hop, HopId::TcpTryCoalesce | HopId::SkbTryCoalesce);
-        tries && end.hop != HopId::KfreeSkbPartial
-    };
+    let failed = |step: &Step| tries_to_join(step.hop) && end.hop != HopId::KfreeSkbPartial;
     let step = path.iter().rev().find(|step| step.role() != Role::Work && !failed(step))?;
     (step.role() == Role::Merge).then_some(step)
+}
+
+/// Whether the hop tries to append the packet to another one, which can fail.
+fn tries_to_join(hop: HopId) -> bool {
+    matches!(hop, HopId::TcpTryCoalesce | HopId::SkbTryCoalesce)
 }
 
 /// A fragment that waited in vain for the others of its datagram.
@@ -322,6 +324,11 @@ fn delivered(steps: &[Step], how: How, at: &Step) -> Outcome {
 /// The outcome of a packet that has not ended. What a process has copied is delivered: the kernel frees it when it
 /// finds the time.
 fn unfinished(steps: &[Step], now_ns: u64) -> Option<Outcome> {
+    // Its bytes are another's: with that one it is freed, and some kernels take their time over it.
+    let at_end = steps.iter().rev().find(|step| step.role() != Role::Work && !tries_to_join(step.hop));
+    if let Some(merge) = at_end.filter(|step| step.role() == Role::Merge && step.event.other != 0) {
+        return Some(Outcome::Merged { into: Some(merge.event.other), at: merge.hop });
+    }
     let last = steps.iter().rev().find(|step| step.role().is_place() || step.role() == Role::Copy).or(steps.last())?;
     let socket_had_it = steps.iter().any(|step| matches!(step.role(), Role::Socket | Role::Transport));
     let queue = match last.role() {

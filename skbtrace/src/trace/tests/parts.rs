@@ -221,6 +221,21 @@ fn a_first_fragment_that_comes_last_takes_over_the_others_as_it_is() {
 }
 
 #[test]
+fn a_fragment_that_is_in_its_datagram_waits_for_nothing_more() {
+    let mut lab = Lab::new();
+    let second = fragment(&mut lab, 2, 1480).hop(HopId::SkbTryCoalesce, 6_000_000, VETH2, 1480).events;
+    let mut first = fragment(&mut lab, 1, 1472);
+    first.next.payload_len = 2952;
+    let first = first.hop(HopId::UdpQueueRcvOneSkb, 900, VETH2, 2960).process(401, "receiver");
+    let packets = stitch(&in_order([first.end(HopId::ConsumeSkb, 900).events, second]));
+    let part = packets.iter().find(|packet| packet.id == 2).unwrap();
+    assert_eq!(part.outcome, Outcome::Merged { into: Some(1), at: HopId::IpDefrag });
+    // While its datagram is not whole it waits.
+    let [alone] = &stitch(&fragment(&mut lab, 3, 1480).events)[..] else { panic!("one packet") };
+    assert!(matches!(alone.outcome, Outcome::Waiting { .. }), "{:?}", alone.outcome);
+}
+
+#[test]
 fn a_fragment_whose_datagram_never_comes_together_is_dropped() {
     let mut lab = Lab::new();
     let lost = fragment(&mut lab, 2, 1480).dropped(30_000_000, 1, None).events;
