@@ -275,7 +275,7 @@ fn every_drop_has_its_reason_and_its_place() {
 
     let answers = icmp_received();
     let done = tracer.interrupt();
-    sh("nft flush ruleset; modprobe -r br_netfilter");
+    sh("nft flush ruleset; rmmod br_netfilter");
     assert_nothing_attached();
     assert_eq!(done.code(), Some(0), "{done:#?}");
     let mut packets: Vec<Value> = done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -110,7 +110,7 @@ fn package(program: &str) -> &'static str {
         "nft" => "nftables",
         "iptables" => "iptables",
         "ebtables" => "ebtables",
-        "modprobe" => "kmod",
+        "modprobe" | "rmmod" => "kmod",
         _ => "with its name",
     }
 }

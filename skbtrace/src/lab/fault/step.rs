@@ -113,7 +113,7 @@ impl Step {
             Self::Run { undo, .. } | Self::Program { undo, .. } => (*undo).to_owned(),
             Self::Rule { family, .. } => format!("nft delete table {family} {}", table(fault)),
             Self::Setting { name, .. } => format!("sysctl -w {}={}", name.replace('/', "."), saved.unwrap_or("FORMER")),
-            Self::BridgeNetfilter => "modprobe -r br_netfilter".to_owned(),
+            Self::BridgeNetfilter => "rmmod br_netfilter".to_owned(),
             Self::Table { family } => format!("nft delete table {family} filter"),
         }
     }
@@ -196,7 +196,8 @@ impl Step {
             },
             Self::BridgeNetfilter if saved == Some("absent") && bridge_netfilter() => {
                 // Where somebody needs it by now, it stays.
-                return Ok(run_words(&["modprobe", "-r", "br_netfilter"]).is_ok());
+                // Not `modprobe -r`: that takes the module bridge along where nothing else needs it, and every bridge with it.
+                return Ok(run_words(&["rmmod", "br_netfilter"]).is_ok());
             }
             Self::Table { family } if saved == Some("absent") && is_empty(family) => {
                 run_words(&["nft", "delete", "table", family, "filter"])
