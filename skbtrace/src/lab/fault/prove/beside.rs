@@ -14,7 +14,7 @@ use std::{
 
 use crate::lab::{
     Layout, Place,
-    fault::{Error, step},
+    fault::{Error, show::failed, step},
 };
 
 /// The port that no fault looks for.
@@ -108,8 +108,4 @@ fn payload(port: u16) -> Vec<u8> {
 
 fn bind(place: Place, address: Ipv4Addr, port: u16) -> Result<UdpSocket, Error> {
     step::inside(place, || UdpSocket::bind((address, port)))?.map_err(failed("make a UDP socket"))
-}
-
-fn failed(doing: &'static str) -> impl Fn(std::io::Error) -> Error {
-    move |answer| Error::Show { doing: doing.to_owned(), answer }
 }

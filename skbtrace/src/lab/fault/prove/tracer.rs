@@ -16,7 +16,7 @@ use nix::{
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::lab::fault::Error;
+use crate::lab::fault::{Error, show::failed};
 
 /// Under emulation a tracer takes its time to attach, and to write down what it saw.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -31,7 +31,7 @@ impl Tracer {
     /// Starts `program run --json` on an interface, and waits until it says that it traces.
     pub fn start(program: &Path, iface: &str) -> Result<Tracer, Error> {
         let file = memfd_create("skbtrace", MemfdFlags::CLOEXEC).map(File::from);
-        let output = file.map_err(|errno| failed("make a file for what the tracer says")(errno.into()))?;
+        let output = file.map_err(|errno| failed("make a file for what the tracer says")(errno))?;
         let stdout = output.try_clone().map_err(failed("make a file for what the tracer says"))?;
         let mut command = Command::new(program);
         command.args(["run", "--json", "--iface", iface]);
@@ -40,8 +40,7 @@ impl Tracer {
         let mut child = command.spawn().map_err(failed("start the tracer"))?;
         let stderr = child.stderr.take();
         let mut tracer = Tracer { child, output };
-        let mut lines =
-            BufReader::new(stderr.ok_or_else(|| failed("hear the tracer")(io::ErrorKind::BrokenPipe.into()))?);
+        let mut lines = BufReader::new(stderr.ok_or_else(|| failed("hear the tracer")(io::ErrorKind::BrokenPipe))?);
         let mut said = String::new();
         // The second of its lines is the plan: by then all is attached.
         while !said.contains(" hops") {
@@ -58,13 +57,13 @@ impl Tracer {
     pub fn finish(mut self) -> Result<String, Error> {
         // A pid of Linux fits.
         let pid = Pid::from_raw(self.child.id().cast_signed());
-        kill(pid, Signal::SIGINT).map_err(|errno| failed("end the tracer")(errno.into()))?;
+        kill(pid, Signal::SIGINT).map_err(|errno| failed("end the tracer")(errno))?;
         let until = Instant::now() + PATIENCE;
         let status = loop {
             match self.child.try_wait().map_err(failed("wait for the tracer"))? {
                 Some(status) => break status,
                 None if Instant::now() > until => {
-                    return Err(failed("end the tracer")(io::ErrorKind::TimedOut.into()));
+                    return Err(failed("end the tracer")(io::ErrorKind::TimedOut));
                 }
                 None => thread::sleep(Duration::from_millis(20)),
             }
@@ -85,8 +84,4 @@ impl Drop for Tracer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn failed(doing: &'static str) -> impl Fn(io::Error) -> Error {
-    move |answer| Error::Show { doing: doing.to_owned(), answer }
 }

@@ -233,6 +233,6 @@ fn within<T: Send>(name: &'static str, work: impl FnOnce() -> T + Send) -> Resul
 }
 
 /// Wraps the kernel's answer. `doing` reads on after "could not".
-fn failed<E: Into<std::io::Error>>(doing: &'static str) -> impl Fn(E) -> Error {
+pub(super) fn failed<E: Into<std::io::Error>>(doing: &'static str) -> impl Fn(E) -> Error {
     move |answer| Error::Show { doing: doing.to_owned(), answer: answer.into() }
 }
