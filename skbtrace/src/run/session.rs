@@ -30,6 +30,10 @@ struct Judge {
 impl Judge {
     /// Says all there is to say of a packet, once.
     fn packet(&mut self, packet: &Packet, names: &dyn Names, remarks: Option<&mut Vec<String>>) -> io::Result<()> {
+        if packet.number.is_none() && remarks.is_none() {
+            // Nobody is told of it: its payload need not be compared.
+            return Ok(());
+        }
         let payload = payload(packet);
         self.garbled += u64::from(packet.number.is_some() && matches!(payload, Payload::Garbled(_)));
         self.findings.observe(packet, &payload, &|address| names.symbol(address));
@@ -37,6 +41,13 @@ impl Judge {
             remarks.push(finding(packet, &payload, names));
         }
         self.output.packet(packet, &payload, names)
+    }
+}
+
+/// Keeps the first error of several results.
+fn keep_first(outcome: &mut io::Result<()>, next: io::Result<()>) {
+    if outcome.is_ok() {
+        *outcome = next;
     }
 }
 
@@ -62,9 +73,8 @@ impl Session {
         let (mut outcome, mut count) = (Ok(()), 0);
         stitcher.push_copied(event, digest, frame, &mut |packet| {
             count += u64::from(packet.number.is_some());
-            let printed = judge.packet(&packet, names, remarks.as_deref_mut());
             // What cannot be printed is counted all the same.
-            outcome = std::mem::replace(&mut outcome, Ok(())).and(printed);
+            keep_first(&mut outcome, judge.packet(&packet, names, remarks.as_deref_mut()));
         });
         outcome.map(|()| count)
     }
@@ -76,8 +86,7 @@ impl Session {
         let Session { stitcher, judge, .. } = self;
         let mut outcome = Ok(());
         stitcher.tick(now_ns, &mut |packet| {
-            let printed = judge.packet(&packet, names, None);
-            outcome = std::mem::replace(&mut outcome, Ok(())).and(printed);
+            keep_first(&mut outcome, judge.packet(&packet, names, None));
         });
         outcome.and_then(|()| judge.output.flush())
     }
@@ -97,8 +106,7 @@ impl Session {
         let Session { stitcher, judge, .. } = self;
         let mut outcome = Ok(());
         stitcher.finish(now_ns, &mut |packet| {
-            let printed = judge.packet(&packet, names, None);
-            outcome = std::mem::replace(&mut outcome, Ok(())).and(printed);
+            keep_first(&mut outcome, judge.packet(&packet, names, None));
         });
         outcome.and_then(|()| judge.output.flush())
     }
