@@ -32,6 +32,8 @@ impl EventFlags {
     pub const DIGEST: u32 = 1 << 11;
     /// A fragment of an IP datagram that is not the last one: with [`EventFlags::FRAGMENT`] unset, the first.
     pub const MORE_FRAGMENTS: u32 = 1 << 12;
+    /// This host sends the packet, and it has not been received since (`skb->skb_iif` is 0): only where a hop asks.
+    pub const LOCAL: u32 = 1 << 13;
 }
 
 /// Names of the bits of [`Event::flags`], for display and for recordings.
@@ -49,6 +51,7 @@ pub const EVENT_FLAGS: &[(u32, &str)] = &[
     (EventFlags::NESTED, "nested"),
     (EventFlags::DIGEST, "digest"),
     (EventFlags::MORE_FRAGMENTS, "more_fragments"),
+    (EventFlags::LOCAL, "local"),
 ];
 
 /// In which context of the kernel a hop ran: the values of [`Event::context`], told from the preempt count

@@ -40,6 +40,10 @@ hops! {
     Ip6Fragment = "ip6_fragment",
     NfHookSlow = "nf_hook_slow",
     DevQueueXmit = "__dev_queue_xmit",
+    /// Raw tracepoint net:net_dev_queue, in __dev_queue_xmit, behind tc egress.
+    NetDevQueue = "net_dev_queue",
+    /// Raw tracepoint qdisc:qdisc_enqueue, Linux 5.13 and later.
+    QdiscEnqueue = "qdisc_enqueue",
     SkbSegment = "skb_segment",
     /// Raw tracepoint net:net_dev_start_xmit: dev_hard_start_xmit, packet by packet.
     NetDevStartXmit = "net_dev_start_xmit",
@@ -49,9 +53,13 @@ hops! {
     DevForwardSkb = "__dev_forward_skb",
     NetifRxInternal = "netif_rx_internal",
     EnqueueToBacklog = "enqueue_to_backlog",
+    /// Raw tracepoint net:netif_rx, in netif_rx_internal.
+    NetifRx = "netif_rx",
     VethXdpRcvSkb = "veth_xdp_rcv_skb",
     NapiGroReceive = "napi_gro_receive",
     GroReceiveSkb = "gro_receive_skb",
+    /// Raw tracepoint net:napi_gro_receive_entry.
+    NapiGroReceiveEntry = "napi_gro_receive_entry",
     SkbGroReceive = "skb_gro_receive",
     /// Raw tracepoint net:netif_receive_skb, in __netif_receive_skb_core.
     NetifReceiveSkb = "netif_receive_skb",
@@ -85,6 +93,8 @@ hops! {
     PingRcv = "ping_rcv",
     TcpV4Rcv = "tcp_v4_rcv",
     TcpV6Rcv = "tcp_v6_rcv",
+    /// Raw tracepoint tcp:tcp_probe, in tcp_rcv_established.
+    TcpProbe = "tcp_probe",
     TcpAddBacklog = "tcp_add_backlog",
     TcpQueueRcv = "tcp_queue_rcv",
     TcpTryCoalesce = "tcp_try_coalesce",
@@ -93,6 +103,8 @@ hops! {
     Udpv6QueueRcvOneSkb = "udpv6_queue_rcv_one_skb",
     UdpEnqueueScheduleSkb = "__udp_enqueue_schedule_skb",
     SkbCopyDatagramIter = "skb_copy_datagram_iter",
+    /// Raw tracepoint skb:skb_copy_datagram_iovec, in skb_copy_datagram_iter.
+    SkbCopyDatagramIovec = "skb_copy_datagram_iovec",
     SkbClone = "skb_clone",
     SkbCopy = "skb_copy",
     PskbExpandHead = "pskb_expand_head",

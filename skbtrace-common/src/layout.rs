@@ -62,6 +62,8 @@ pub struct Offsets {
     pub refdst: u32,
     /// `sk_buff.mark`
     pub mark: u32,
+    /// `sk_buff.skb_iif`
+    pub skb_iif: u32,
     /// `sk_buff.vlan_tci`
     pub vlan_tci: u32,
     /// `sk_buff.ip_summed`
@@ -140,10 +142,14 @@ pub struct Offsets {
     pub per_cpu_offset: u64,
     /// Per-CPU address of the preempt count, or 0 when unknown.
     pub preempt_count: u64,
-    /// Address of `vmemmap_base`; where it is 0, the base is not randomised.
+    /// Address of `vmemmap_base`, or 0: then `vmemmap` counts.
     pub vmemmap_base: u64,
-    /// Address of `page_offset_base`; likewise.
+    /// Address of `page_offset_base`, or 0: then `page_offset` counts.
     pub page_offset_base: u64,
+    /// Where the array of `struct page` begins, or 0 when nobody knows: then page frags cannot be read.
+    pub vmemmap: u64,
+    /// Where the kernel has all memory mapped; likewise.
+    pub page_offset: u64,
     /// Per-CPU address of `current_kprobe`, or 0 when unknown.
     pub current_kprobe: u64,
     /// Per-CPU address of `kprobe_instance`: set where several probes share a place; 0 when unknown.

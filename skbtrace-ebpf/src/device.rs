@@ -15,6 +15,10 @@ crate::kprobes! {
 }
 
 crate::tracepoints! {
+    net_dev_queue = NetDevQueue,
+    qdisc_enqueue = QdiscEnqueue,
     net_dev_start_xmit = NetDevStartXmit,
+    netif_rx = NetifRx,
+    napi_gro_receive_entry = NapiGroReceiveEntry,
     netif_receive_skb = NetifReceiveSkb,
 }

@@ -34,6 +34,12 @@ pub fn copy_softirq(ctx: RawTracePointContext) -> i32 {
 }
 
 #[raw_tracepoint]
+pub fn copy_read(ctx: RawTracePointContext) -> i32 {
+    copy::<_, { Level::Read as u32 }>(&ctx);
+    0
+}
+
+#[raw_tracepoint]
 pub fn copy_drop(ctx: RawTracePointContext) -> i32 {
     copy::<_, { Level::Drop as u32 }>(&ctx);
     0
@@ -63,9 +69,10 @@ fn copy<A: Args, const LEVEL: u32>(args: &A) {
         i = i.wrapping_add(1);
     }
     if scratch.event.flags & EventFlags::DIGEST != 0 {
-        args.verify();
+        args.verify(LEVEL);
     }
     send(scratch, counters);
+    scratch.release();
 }
 
 /// The linear area has been copied: what follows are the frags.

@@ -23,6 +23,8 @@ use crate::{
     wanted::wanted,
 };
 
+const IPPROTO_TCP: u8 = 6;
+
 /// The arguments of the traced function or tracepoint.
 pub trait Args: EbpfContext {
     /// An argument by position; 0 when there is none at it.
@@ -33,7 +35,7 @@ pub trait Args: EbpfContext {
     /// the payload, where that is wanted, and sends the event. Returns only when there is none.
     fn copy(&self, hop: HopId);
     /// Goes on in the program that digests the payload and sends the event. Returns only when there is none.
-    fn verify(&self);
+    fn verify(&self, level: u32);
     /// Which scratch value a program of this kind may use.
     fn level(hop: HopId) -> Level;
 }
@@ -58,7 +60,7 @@ impl Args for ProbeContext {
     }
 
     #[inline(always)]
-    fn verify(&self) {
+    fn verify(&self, _level: u32) {
         // SAFETY: nothing is left to be dropped here.
         unsafe { VERIFY_PROBE.tail_call(self, 0) };
     }
@@ -95,9 +97,9 @@ impl Args for RawTracePointContext {
     }
 
     #[inline(always)]
-    fn verify(&self) {
+    fn verify(&self, level: u32) {
         // SAFETY: nothing is left to be dropped here.
-        unsafe { VERIFY_TRACEPOINT.tail_call(self, 0) };
+        unsafe { VERIFY_TRACEPOINT.tail_call(self, level) };
     }
 
     #[inline(always)]
@@ -112,6 +114,10 @@ impl Args for RawTracePointContext {
             Level::Drop
         } else if hop as u16 == HopId::ConsumeSkb as u16 {
             Level::Consume
+        } else if hop as u16 == HopId::SkbCopyDatagramIovec as u16 {
+            Level::Read
+        } else if hop as u16 == HopId::TcpProbe as u16 {
+            Level::Tcp
         } else {
             Level::Softirq
         }
@@ -139,8 +145,31 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
         return;
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(A::level(hop) as u32) else { return };
-    // SAFETY: a per-CPU value that only programs of this level use, which do not interrupt one another.
+    // SAFETY: a per-CPU value that only programs of this level use. Kprobes do not interrupt one another; a tracepoint's
+    // program claims it.
     let scratch = unsafe { &mut *scratch };
+    if A::PROBE {
+        follow(args, hop, scratch, counters, address, tracked);
+    } else if scratch.claim() {
+        follow(args, hop, scratch, counters, address, tracked);
+        scratch.release();
+    } else {
+        counters.unreadable = counters.unreadable.wrapping_add(1);
+    }
+}
+
+/// Reads the packet and sends the event, if it is wanted. May go on in another program and never return.
+#[inline(always)]
+fn follow<A: Args>(
+    args: &A,
+    hop: HopId,
+    scratch: &mut Scratch,
+    counters: &mut Counters,
+    address: u64,
+    tracked: Option<*mut Track>,
+) {
+    let plan = hop_args(hop);
+    let template = plan.flags & hop_flags::TEMPLATE != 0;
     if !scratch.read(address) {
         counters.unreadable = counters.unreadable.wrapping_add(1);
         return;
@@ -160,7 +189,10 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
     // Known by its socket until it is seen.
     let key = if template { args.get(plan.sock) } else { address };
     let pending = if plan.flags & hop_flags::ADOPT != 0 { args.get(plan.sock) } else { 0 };
-    match identify(scratch, &plan, key, pending, tracked) {
+    if is_end(args, hop, &plan, scratch, tracked) {
+        scratch.event.flags |= EventFlags::END;
+    }
+    match identify(hop, A::level(hop), scratch, &plan, key, pending, tracked) {
         Verdict::Follow => {}
         Verdict::Filtered => {
             counters.filtered = counters.filtered.wrapping_add(1);
@@ -189,9 +221,28 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
     }
     if digested {
         // Where the kernel would not go there, the digest says nothing.
-        args.verify();
+        args.verify(A::level(hop) as u32);
     }
     send(scratch, counters);
+}
+
+/// Whether the packet is at its end here. TCP frees what it has taken without a tracepoint: as the tracepoints see it, an
+/// ACK ends where TCP takes it, and a segment where its last byte is read.
+#[inline(always)]
+fn is_end<A: Args>(args: &A, hop: HopId, plan: &HopArgs, scratch: &Scratch, tracked: Option<*mut Track>) -> bool {
+    if hop as u16 == HopId::TcpProbe as u16 {
+        return scratch.event.payload_len == 0;
+    }
+    if hop as u16 == HopId::SkbCopyDatagramIovec as u16
+        && scratch.event.l4_proto == IPPROTO_TCP
+        && let Some(track) = tracked
+    {
+        // SAFETY: the value stays readable; only who reads from the socket, which is locked, writes this member.
+        let track = unsafe { &mut *track };
+        track.copied = track.copied.wrapping_add(args.get(plan.copied) as u32);
+        return track.copied >= scratch.u32(offset!(len));
+    }
+    plan.flags & hop_flags::END != 0
 }
 
 /// What becomes of a hit.
@@ -203,7 +254,15 @@ enum Verdict {
 
 /// Gives the packet its id and the hop its number, if the packet is followed or is to be from here on.
 #[inline(always)]
-fn identify(scratch: &mut Scratch, plan: &HopArgs, key: u64, pending: u64, tracked: Option<*mut Track>) -> Verdict {
+fn identify(
+    hop: HopId,
+    level: Level,
+    scratch: &mut Scratch,
+    plan: &HopArgs,
+    key: u64,
+    pending: u64,
+    tracked: Option<*mut Track>,
+) -> Verdict {
     if pending != 0
         && let Some(track) = PENDING.get_ptr_mut(pending)
     {
@@ -217,12 +276,18 @@ fn identify(scratch: &mut Scratch, plan: &HopArgs, key: u64, pending: u64, track
         return if TRACKED.insert(key, next, u64::from(BPF_ANY)).is_ok() { Verdict::Follow } else { Verdict::Full };
     }
     let newborn = plan.flags & hop_flags::ORIGIN != 0 && scratch.u64(offset!(skb_dev)) == 0;
+    let way = Way::of(hop);
+    let local = way.asks() && scratch.u32(offset!(skb_iif)) == 0;
+    if local && way.is_out() {
+        scratch.event.flags |= EventFlags::LOCAL;
+    }
     let mut older = false;
     if let Some(track) = tracked {
         // SAFETY: the value stays readable for the length of this program even when another CPU removes it, and only
         // the CPU that has the packet in hand writes to it.
         let track = unsafe { &mut *track };
-        older = newborn && track.unsent == 0;
+        // What was received last is not received again, nor sent as if it never had been.
+        older = (newborn && track.unsent == 0) || (local && track.outbound == 0);
         if !older {
             scratch.event.packet = track.id;
             scratch.event.step = track.step;
@@ -230,8 +295,10 @@ fn identify(scratch: &mut Scratch, plan: &HopArgs, key: u64, pending: u64, track
             if plan.flags & hop_flags::SENT != 0 {
                 track.unsent = 0;
             }
-            if plan.flags & hop_flags::END != 0 {
-                scratch.event.flags |= EventFlags::END;
+            if way.tells() {
+                track.outbound = u16::from(way.is_out());
+            }
+            if scratch.event.flags & EventFlags::END != 0 {
                 // A packet that is no longer there was ended by another CPU: nothing is left to do.
                 let _ = TRACKED.remove(key);
             }
@@ -239,13 +306,17 @@ fn identify(scratch: &mut Scratch, plan: &HopArgs, key: u64, pending: u64, track
         }
     }
     if wanted(&scratch.event) == 0 {
+        if older {
+            // Its address is that of a packet which nobody wants to know of.
+            let _ = TRACKED.remove(key);
+        }
         return Verdict::Filtered;
     }
-    let Some(id) = next_id() else { return Verdict::Full };
+    let Some(id) = next_id(level) else { return Verdict::Full };
     scratch.event.packet = id;
     scratch.event.flags |= EventFlags::FIRST;
-    let unsent = u32::from(newborn && plan.flags & hop_flags::SENT == 0);
-    let track = Track { id, step: 1, unsent };
+    let unsent = u16::from(newborn && plan.flags & hop_flags::SENT == 0);
+    let track = Track { id, step: 1, unsent, outbound: u16::from(way.is_out()), copied: 0 };
     let inserted = if plan.flags & hop_flags::TEMPLATE != 0 {
         PENDING.insert(key, track, u64::from(BPF_ANY))
     } else if older {
@@ -258,16 +329,61 @@ fn identify(scratch: &mut Scratch, plan: &HopArgs, key: u64, pending: u64, track
     if inserted.is_ok() { Verdict::Follow } else { Verdict::Full }
 }
 
-/// An id that no other packet of this run has: the CPU, from 1, and a count.
+/// Which way a packet goes at a tracepoint: where no kprobe shows how packets begin and end, that tells new ones from old.
+#[derive(Clone, Copy)]
+enum Way {
+    /// To a device, and by a hop where a packet may begin.
+    Begins,
+    /// To a device.
+    Out,
+    /// Received, and by a hop where a packet may begin.
+    Arrives,
+    /// Received.
+    In,
+    /// This hop does not tell.
+    Unknown,
+}
+
+impl Way {
+    #[inline(always)]
+    fn of(hop: HopId) -> Way {
+        match hop {
+            HopId::NetDevQueue => Way::Begins,
+            HopId::NetDevStartXmit => Way::Out,
+            HopId::NetifRx | HopId::NapiGroReceiveEntry => Way::Arrives,
+            HopId::NetifReceiveSkb => Way::In,
+            _ => Way::Unknown,
+        }
+    }
+
+    /// Whether a packet may begin here.
+    #[inline(always)]
+    fn asks(self) -> bool {
+        matches!(self, Way::Begins | Way::Arrives)
+    }
+
+    #[inline(always)]
+    fn is_out(self) -> bool {
+        matches!(self, Way::Begins | Way::Out)
+    }
+
+    #[inline(always)]
+    fn tells(self) -> bool {
+        !matches!(self, Way::Unknown)
+    }
+}
+
+/// An id that no other packet of this run has: the CPU, from 1, the level, and a count.
 #[inline(always)]
-fn next_id() -> Option<u64> {
-    let count = SEQUENCE.get_ptr_mut(0)?;
-    // SAFETY: a per-CPU value; only kprobe programs use it, which do not interrupt one another on a CPU.
+fn next_id(level: Level) -> Option<u64> {
+    let count = SEQUENCE.get_ptr_mut(level as u32)?;
+    // SAFETY: a per-CPU value; only programs of this level use it, which do not interrupt one another on a CPU.
     let count = unsafe {
         *count = (*count).wrapping_add(1);
         *count
     };
-    Some((u64::from(cpu()).wrapping_add(1) << 48) | (count & 0xffff_ffff_ffff))
+    let giver = (u64::from(cpu()).wrapping_add(1) << 48) | (u64::from(level as u32) << 44);
+    Some(giver | (count & 0xfff_ffff_ffff))
 }
 
 #[inline(always)]

@@ -17,10 +17,14 @@ pub struct Track {
     /// Number of the next hop.
     pub step: u32,
     /// 1 from the first hop of a packet that is being sent until it has a device.
-    pub unsent: u32,
+    pub unsent: u16,
+    /// 1 from where tracepoints see it handed to a device until they see it received.
+    pub outbound: u16,
+    /// Bytes that a process has copied out of it, as the tracepoint tells.
+    pub copied: u32,
 }
 
-/// Where a scratch value is used: programs of these kinds can interrupt one another on a CPU, but not themselves.
+/// Where a scratch value is used: programs of these kinds can interrupt one another on a CPU, but hardly themselves.
 #[derive(Clone, Copy)]
 pub enum Level {
     Kprobe,
@@ -28,9 +32,13 @@ pub enum Level {
     Consume,
     /// Tracepoints where no softirq can come between: on receiving, and on handing a packet to a driver.
     Softirq,
+    /// A process reads from a socket.
+    Read,
+    /// TCP takes a segment: in a softirq, or in a process that had the socket, which a softirq may interrupt.
+    Tcp,
 }
 
-const LEVELS: u32 = 4;
+const LEVELS: u32 = 6;
 
 /// Events on their way to user space. The size is set at load.
 #[map]
@@ -62,11 +70,11 @@ pub static PROBES: Array<u64> = Array::with_max_entries(HOP_COUNT as u32, 0);
 #[map]
 pub static MISSES: Array<u64> = Array::with_max_entries(HOP_COUNT as u32, 0);
 
-/// The program that digests payloads, for kprobes and for tracepoints; empty when nobody wants digests.
+/// The programs that digest payloads, for kprobes and, by [`Level`], for tracepoints; empty when nobody wants digests.
 #[map]
 pub static VERIFY_PROBE: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
-pub static VERIFY_TRACEPOINT: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub static VERIFY_TRACEPOINT: ProgramArray = ProgramArray::with_max_entries(LEVELS, 0);
 
 /// The programs that copy a packet's bytes behind its linear area, by [`Level`]; empty when nobody wants bytes.
 #[map]
@@ -74,9 +82,9 @@ pub static COPY_PROBE: ProgramArray = ProgramArray::with_max_entries(LEVELS, 0);
 #[map]
 pub static COPY_TRACEPOINT: ProgramArray = ProgramArray::with_max_entries(LEVELS, 0);
 
-/// How many ids each CPU has given.
+/// How many ids each CPU has given, by [`Level`].
 #[map]
-pub static SEQUENCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+pub static SEQUENCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(LEVELS, 0);
 
 /// Where `sk_buff` and headers are read to: too large for the stack.
 #[map]

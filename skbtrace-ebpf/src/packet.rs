@@ -29,6 +29,8 @@ pub struct Scratch {
     pub found: Found,
     /// Where the payload is being read.
     pub walk: Walk,
+    /// 1 while a tracepoint's program uses this value.
+    busy: u64,
     /// The event in the making.
     pub event: Event,
     /// What follows the event to the ring: its digest, if the run wants one, and the packet's first bytes.
@@ -58,6 +60,23 @@ pub struct Found {
 }
 
 impl Scratch {
+    /// Takes this value for a tracepoint's program; false when one that this one has interrupted is using it. Before
+    /// Linux 6.2 the kernel lets a raw tracepoint's program interrupt itself.
+    #[inline(always)]
+    pub fn claim(&mut self) -> bool {
+        let free = self.busy == 0;
+        if free {
+            self.busy = 1;
+        }
+        free
+    }
+
+    /// The program is done with this value.
+    #[inline(always)]
+    pub fn release(&mut self) {
+        self.busy = 0;
+    }
+
     /// Copies the `sk_buff` at `address`; false when it cannot be read.
     #[inline(always)]
     pub fn read(&mut self, address: u64) -> bool {

@@ -79,6 +79,18 @@ pub fn verify_tracepoint_unrolled(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
+#[raw_tracepoint]
+pub fn verify_read(_ctx: RawTracePointContext) -> i32 {
+    verify::<true, { Level::Read as u32 }>();
+    0
+}
+
+#[raw_tracepoint]
+pub fn verify_read_unrolled(_ctx: RawTracePointContext) -> i32 {
+    verify::<false, { Level::Read as u32 }>();
+    0
+}
+
 /// Digests the payload of the packet in the scratch value of this level, and sends the event.
 #[inline(always)]
 fn verify<const LOOP: bool, const LEVEL: u32>() {
@@ -109,6 +121,7 @@ fn verify<const LOOP: bool, const LEVEL: u32>() {
         digest.state = DigestState::PART;
     }
     send(scratch, counters);
+    scratch.release();
 }
 
 /// Finds the first piece.
@@ -118,7 +131,9 @@ fn begin(scratch: &mut Scratch) {
     let shared_info = head.wrapping_add(u64::from(scratch.u32(offset!(end))));
     let mut at = scratch.found.payload;
     let mut bytes = scratch.found.bytes;
-    if scratch.event.hop == HopId::SkbCopyDatagramIter as u16 && scratch.event.l4_proto == IPPROTO_TCP {
+    let hop = scratch.event.hop;
+    let is_read = hop == HopId::SkbCopyDatagramIter as u16 || hop == HopId::SkbCopyDatagramIovec as u16;
+    if is_read && scratch.event.l4_proto == IPPROTO_TCP {
         // Others may have been appended: what is read is all that there is.
         at = (scratch.u64(offset!(data)) as u32).wrapping_sub(head as u32);
         bytes = scratch.u32(offset!(len));
@@ -229,13 +244,14 @@ pub fn next_piece(scratch: &mut Scratch) -> u64 {
         let frag = walk.shared_info.wrapping_add(u64::from(offset!(frags))).wrapping_add(place);
         walk.frag = walk.frag.wrapping_add(1);
         let page: u64 = member(frag, offset!(frag_page)).unwrap_or(0);
+        let (pages, memory) = (vmemmap(), page_offset());
         // Memory of a device has no address here: its lowest bit says so.
-        if page == 0 || page & 1 != 0 {
+        if page == 0 || page & 1 != 0 || pages == 0 || memory == 0 {
             return UNREADABLE;
         }
-        let number = page.wrapping_sub(vmemmap()).checked_div(u64::from(offset!(page_size))).unwrap_or(0);
+        let number = page.wrapping_sub(pages).checked_div(u64::from(offset!(page_size))).unwrap_or(0);
         let within: u32 = member(frag, offset!(frag_offset)).unwrap_or(0);
-        walk.address = page_offset().wrapping_add(number << 12).wrapping_add(u64::from(within));
+        walk.address = memory.wrapping_add(number << 12).wrapping_add(u64::from(within));
         walk.left = member(frag, offset!(frag_len)).unwrap_or(0);
     } else if walk.list != 0 {
         let skb = walk.list;
@@ -260,20 +276,20 @@ pub fn next_piece(scratch: &mut Scratch) -> u64 {
     0
 }
 
-/// Where the array of `struct page` begins: randomised where the kernel has a variable for it.
+/// Where the array of `struct page` begins; 0 when that is not known.
 #[inline(always)]
 fn vmemmap() -> u64 {
     match offset!(vmemmap_base) {
-        0 => 0xffff_ea00_0000_0000,
+        0 => offset!(vmemmap),
         address => value(address).unwrap_or(0),
     }
 }
 
-/// Where the kernel has all memory mapped.
+/// Where the kernel has all memory mapped; likewise.
 #[inline(always)]
 fn page_offset() -> u64 {
     match offset!(page_offset_base) {
-        0 => 0xffff_8880_0000_0000,
+        0 => offset!(page_offset),
         address => value(address).unwrap_or(0),
     }
 }

@@ -17,3 +17,8 @@ crate::kprobes! {
     __udp_enqueue_schedule_skb = UdpEnqueueScheduleSkb,
     skb_copy_datagram_iter = SkbCopyDatagramIter,
 }
+
+crate::tracepoints! {
+    tcp_probe = TcpProbe,
+    skb_copy_datagram_iovec = SkbCopyDatagramIovec,
+}

@@ -21,7 +21,7 @@ use super::{
     misses, verify,
 };
 use crate::{
-    hops::{Hop, Plan},
+    hops::{Backend, Hop, Plan},
     host::{Host, LayoutError, offsets},
 };
 
@@ -129,12 +129,14 @@ impl Capture {
             plan.leave_out(hop, reason.clone());
         }
         let attached = plan.attached().collect();
-        misses::load(&mut ebpf);
+        if plan.backend == Backend::Kprobe {
+            misses::load(&mut ebpf);
+        }
         if settings.filter.verify != 0 {
-            verify::load(&mut ebpf)?;
+            verify::load(&mut ebpf, plan.backend)?;
         }
         if settings.filter.snaplen != 0 {
-            verify::load_copiers(&mut ebpf)?;
+            verify::load_copiers(&mut ebpf, plan.backend)?;
         }
         let stats = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled");
         let run_counts = stats.is_ok_and(|value| value.trim() != "0");

@@ -8,41 +8,70 @@ use aya::{
 };
 
 use super::CaptureError;
+use crate::hops::Backend;
 
-/// For kprobes: the map, and the program in its variants, the better first.
-const PROBE: (&str, [&str; 2]) = ("VERIFY_PROBE", ["verify_probe", "verify_probe_unrolled"]);
-/// For tracepoints.
-const TRACEPOINT: (&str, [&str; 2]) = ("VERIFY_TRACEPOINT", ["verify_tracepoint", "verify_tracepoint_unrolled"]);
+/// A program in a program array, in its variants, the better first.
+struct Tail {
+    /// The backend that needs it; `None`: both.
+    only: Option<Backend>,
+    map: &'static str,
+    /// The place in the map: for tracepoints that of their scratch value.
+    index: u32,
+    variants: &'static [&'static str],
+}
 
-/// The programs that copy: the map, the place in it, which is that of their scratch value, and the program.
-const COPIERS: [(&str, u32, &str); 4] = [
-    ("COPY_PROBE", 0, "copy_probe"),
-    ("COPY_TRACEPOINT", 1, "copy_drop"),
-    ("COPY_TRACEPOINT", 2, "copy_consume"),
-    ("COPY_TRACEPOINT", 3, "copy_softirq"),
+/// Those that digest: the first variant needs bpf_loop (Linux 5.17).
+const DIGESTERS: [Tail; 3] = [
+    Tail {
+        only: Some(Backend::Kprobe),
+        map: "VERIFY_PROBE",
+        index: 0,
+        variants: &["verify_probe", "verify_probe_unrolled"],
+    },
+    Tail {
+        only: None,
+        map: "VERIFY_TRACEPOINT",
+        index: 3,
+        variants: &["verify_tracepoint", "verify_tracepoint_unrolled"],
+    },
+    Tail {
+        only: Some(Backend::Tracepoint),
+        map: "VERIFY_TRACEPOINT",
+        index: 4,
+        variants: &["verify_read", "verify_read_unrolled"],
+    },
+];
+
+/// Those that copy.
+const COPIERS: [Tail; 5] = [
+    Tail { only: Some(Backend::Kprobe), map: "COPY_PROBE", index: 0, variants: &["copy_probe"] },
+    Tail { only: None, map: "COPY_TRACEPOINT", index: 1, variants: &["copy_drop"] },
+    Tail { only: None, map: "COPY_TRACEPOINT", index: 2, variants: &["copy_consume"] },
+    Tail { only: None, map: "COPY_TRACEPOINT", index: 3, variants: &["copy_softirq"] },
+    Tail { only: Some(Backend::Tracepoint), map: "COPY_TRACEPOINT", index: 4, variants: &["copy_read"] },
 ];
 
 /// Loads those that copy, and puts them where the hops look.
 ///
 /// # Errors
 /// When the kernel refuses one.
-pub(super) fn load_copiers(ebpf: &mut Ebpf) -> Result<(), CaptureError> {
-    for (map, index, name) in COPIERS {
-        load_one(ebpf, name).map_err(|source| CaptureError::Program { hop: name, source })?;
-        put(ebpf, map, index, name)?;
-    }
-    Ok(())
+pub(super) fn load_copiers(ebpf: &mut Ebpf, backend: Backend) -> Result<(), CaptureError> {
+    load_tails(ebpf, backend, &COPIERS)
 }
 
-/// Loads the variants that this kernel takes: the first needs bpf_loop (Linux 5.17).
+/// Loads those that digest, likewise.
 ///
 /// # Errors
-/// When it takes none.
-pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), CaptureError> {
-    for (map, variants) in [PROBE, TRACEPOINT] {
+/// When it takes none of the variants of one.
+pub(super) fn load(ebpf: &mut Ebpf, backend: Backend) -> Result<(), CaptureError> {
+    load_tails(ebpf, backend, &DIGESTERS)
+}
+
+fn load_tails(ebpf: &mut Ebpf, backend: Backend, tails: &[Tail]) -> Result<(), CaptureError> {
+    for tail in tails.iter().filter(|tail| tail.only.is_none_or(|only| only == backend)) {
         let mut refusal = None;
         let mut loaded = None;
-        for name in variants {
+        for name in tail.variants {
             match load_one(ebpf, name) {
                 Ok(()) => {
                     loaded = Some(name);
@@ -52,7 +81,7 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), CaptureError> {
             }
         }
         match (loaded, refusal) {
-            (Some(name), _) => put(ebpf, map, 0, name)?,
+            (Some(name), _) => put(ebpf, tail.map, tail.index, name)?,
             (None, Some(refusal)) => return Err(refusal),
             (None, None) => {}
         }

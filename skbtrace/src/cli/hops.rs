@@ -8,25 +8,36 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    hops::{CATALOGUE, Fate, Plan},
+    hops::{Backend, CATALOGUE, Fate, Plan},
     host::Host,
 };
 
-/// Nothing to choose yet.
+const BACKENDS: [Backend; 2] = [Backend::Kprobe, Backend::Tracepoint];
+
+/// Of what.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// List the hops of this backend [default: all of both]
+    #[arg(long, value_name = "BACKEND")]
+    backend: Option<Backend>,
+}
 
 /// Lists them.
-pub fn run(_args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode> {
     // The catalogue is worth reading also where nothing can be traced.
-    let (plan, error) = match Host::look() {
-        Ok(host) => (Some(Plan::for_host(&host)), None),
-        Err(error) => (None, Some(error)),
+    let (plans, error) = match Host::look() {
+        Ok(host) => (BACKENDS.map(|backend| Plan::for_host(&host, backend)).to_vec(), None),
+        Err(error) => (Vec::new(), Some(error)),
     };
     let mut text = String::new();
-    for (index, hop) in CATALOGUE.iter().enumerate() {
+    for hop in CATALOGUE.iter().filter(|hop| args.backend.is_none_or(|backend| hop.is_of(backend))) {
         text.push_str(hop.name());
-        if let Some(Fate::LeftOut(reason)) = plan.as_ref().map(|plan| &plan.rows[index].fate) {
+        match hop.only {
+            None => text.push_str("  (both backends)"),
+            Some(Backend::Tracepoint) => text.push_str("  (tracepoint backend)"),
+            Some(Backend::Kprobe) => {}
+        }
+        if let Some(Fate::LeftOut(reason)) = plans.iter().find_map(|plan| plan.fate(hop)) {
             text.push_str("  (not here: ");
             text.push_str(reason);
             text.push(')');

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use skbtrace_common::Filter;
 
 use super::look::LookArgs;
+use crate::hops::Backend;
 use crate::run::{self, Format, Options, RecordOptions, Why, wire_address};
 use crate::verdict::Class;
 
@@ -27,6 +28,9 @@ pub struct Args {
     /// Look for the interface in this netns only: a name, `init`, pid:N, or a path
     #[arg(long, value_name = "NETNS")]
     netns: Option<String>,
+    /// What to trace by [default: kprobes, or raw tracepoints where there are none]
+    #[arg(long, value_name = "BACKEND", default_value = "auto", hide_default_value = true)]
+    backend: BackendChoice,
     /// Stop after this many packets
     #[arg(short = 'n', long, value_name = "N")]
     count: Option<NonZeroU64>,
@@ -93,6 +97,17 @@ enum Kind {
     Any,
     /// A part of its path was not seen, or events were lost
     Incomplete,
+}
+
+/// A backend, or the best that works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum BackendChoice {
+    /// The best that works here, said in a line
+    Auto,
+    /// kprobes, and raw tracepoints where they say as much
+    Kprobe,
+    /// Raw tracepoints alone: fewer hops, and any kernel will do, locked down or without kprobes
+    Tracepoint,
 }
 
 /// A protocol to filter by.
@@ -169,6 +184,11 @@ fn resolve(args: Args) -> Result<Options> {
         netns: args.netns,
         count: args.count,
         timeout: args.timeout,
+        backend: match args.backend {
+            BackendChoice::Auto => None,
+            BackendChoice::Kprobe => Some(Backend::Kprobe),
+            BackendChoice::Tracepoint => Some(Backend::Tracepoint),
+        },
         filter,
         slow: args.slow,
         ring_size: args.ring_size,

@@ -5,9 +5,9 @@
 //! positions are those of current kernels and serve only where a kernel has no BTF for the function; the plan takes
 //! the true ones from BTF.
 
-use skbtrace_common::{HopId, hop_flags};
+use skbtrace_common::{HopId, NO_ARG, hop_flags};
 
-use super::row::{DeviceAt, Hop, Role};
+use super::row::{Backend, DeviceAt, Hop, Role};
 
 /// The row of a hop.
 #[must_use]
@@ -91,6 +91,21 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
         0,
         "The packet enters the link layer: tc egress runs here, then the queueing discipline, if the device has one.",
     ),
+    Hop::tracepoint(
+        HopId::NetDevQueue,
+        "The packet has passed tc egress and a queue of the device was chosen: the queueing discipline, if any, comes next.",
+    )
+    .role(Role::Transmit)
+    .on(DeviceAt::Skb)
+    .only(Backend::Tracepoint),
+    Hop::tracepoint(
+        HopId::QdiscEnqueue,
+        "The device has a queueing discipline: the packet waits in it until it may leave.",
+    )
+    .role(Role::Transmit)
+    .on(DeviceAt::Skb)
+    .at(2)
+    .only(Backend::Tracepoint),
     Hop::function(
         HopId::SkbSegment,
         Role::Split,
@@ -147,6 +162,13 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
         0,
         "The packet is put into the CPU's input queue and a softirq is raised: from here on nobody waits for it.",
     ),
+    Hop::tracepoint(
+        HopId::NetifRx,
+        "The peer has received the packet: it is put into a CPU's input queue, and from here on nobody waits for it.",
+    )
+    .role(Role::Enqueue)
+    .on(DeviceAt::Skb)
+    .only(Backend::Tracepoint),
     Hop::function(
         HopId::VethXdpRcvSkb,
         Role::Receive,
@@ -166,6 +188,13 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
         1,
         "GRO looks whether the packet continues one that it holds: then the two go up the stack as one.",
     ),
+    Hop::tracepoint(
+        HopId::NapiGroReceiveEntry,
+        "GRO looks whether the packet continues one that it holds: then the two go up the stack as one.",
+    )
+    .role(Role::Receive)
+    .on(DeviceAt::Skb)
+    .only(Backend::Tracepoint),
     Hop::function(
         HopId::SkbGroReceive,
         Role::Merge,
@@ -351,6 +380,15 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
         "TCP receives: the checksum is checked (or trusted), the socket is looked up by addresses and ports.",
     ),
     Hop::function(HopId::TcpV6Rcv, Role::Transport, 0, "TCP receives over IPv6: the socket is looked up."),
+    Hop::tracepoint(
+        HopId::TcpProbe,
+        "TCP has the segment, and its connection is established: it is queued for the reader, or used up if it is an ACK.",
+    )
+    .role(Role::Transport)
+    .sock(0)
+    .at(1)
+    .flags(hop_flags::TRACKED_ONLY)
+    .only(Backend::Tracepoint),
     Hop::function(
         HopId::TcpAddBacklog,
         Role::Transport,
@@ -405,6 +443,15 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
         )
     }
     .on(DeviceAt::None),
+    Hop {
+        copied: Some((NO_ARG, 1)),
+        ..Hop::tracepoint(
+            HopId::SkbCopyDatagramIovec,
+            "The process reads: the payload is copied from the packet into the buffer of the application.",
+        )
+        .role(Role::Copy)
+        .only(Backend::Tracepoint)
+    },
     Hop::work(HopId::SkbClone, "A second sk_buff for the same data: a tap, a flood, or a socket beside the first wants it too."),
     Hop::work(HopId::SkbCopy, "The whole packet is copied, data and all: somebody wants to change it, and others hold it too."),
     Hop::work(

@@ -6,4 +6,4 @@ mod row;
 
 pub use catalogue::{CATALOGUE, hop};
 pub use plan::{Fate, Plan, Row};
-pub use row::{DeviceAt, Hop, Probe, Role, SkbAt};
+pub use row::{Backend, DeviceAt, Hop, Probe, Role, SkbAt};

@@ -1,9 +1,9 @@
 //! The plan: catalogue × host → which hops are attached, and for each one that is not, why.
 
-use skbtrace_common::{HOP_COUNT, HopArgs, NO_ARG, Source, hop_flags};
+use skbtrace_common::{HOP_COUNT, HopArgs, HopId, NO_ARG, Source, hop_flags};
 
 use super::catalogue::CATALOGUE;
-use super::row::{DeviceAt, Hop, Probe, Role};
+use super::row::{Backend, DeviceAt, Hop, Probe, Role};
 use crate::host::{Host, Param};
 
 /// What becomes of a hop on this host.
@@ -27,15 +27,24 @@ pub struct Row {
 /// What is attached on this host.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// A row per hop, in the catalogue's order.
+    /// What the run traces by.
+    pub backend: Backend,
+    /// A row per hop of this backend, in the catalogue's order.
     pub rows: Vec<Row>,
 }
 
 impl Plan {
-    /// Looks up every hop of the catalogue on this host.
+    /// Looks up every hop that this backend has on this host.
     #[must_use]
-    pub fn for_host(host: &Host) -> Plan {
-        Plan { rows: CATALOGUE.iter().map(|hop| Row { hop, fate: fate(hop, host) }).collect() }
+    pub fn for_host(host: &Host, backend: Backend) -> Plan {
+        let hops = CATALOGUE.iter().filter(|hop| hop.is_of(backend));
+        Plan { backend, rows: hops.map(|hop| Row { hop, fate: fate(hop, host) }).collect() }
+    }
+
+    /// What becomes of a hop; `None` when it is not of this backend.
+    #[must_use]
+    pub fn fate(&self, hop: &Hop) -> Option<&Fate> {
+        self.rows.iter().find(|row| row.hop.id == hop.id).map(|row| &row.fate)
     }
 
     /// The hops to attach.
@@ -66,7 +75,11 @@ impl Plan {
     #[must_use]
     pub fn line(&self, release: &str) -> String {
         let attached = self.attached().count();
-        let mut line = format!("{attached} of {} hops traced by kprobe on {release}", self.rows.len());
+        let by = match self.backend {
+            Backend::Kprobe => "kprobe",
+            Backend::Tracepoint => "raw tracepoint",
+        };
+        let mut line = format!("{attached} of {} hops traced by {by} on {release}", self.rows.len());
         let mut left_out = self.rows.iter().filter_map(|row| match &row.fate {
             Fate::LeftOut(reason) => Some(format!("{}: {reason}", row.hop.name())),
             Fate::Attach(_) => None,
@@ -86,7 +99,10 @@ impl Plan {
 
 fn fate(hop: &'static Hop, host: &Host) -> Fate {
     match hop.probe {
-        Probe::Tracepoint => Fate::Attach(args(hop, host.btf.tracepoint(hop.name()).as_deref())),
+        Probe::Tracepoint => match host.btf.tracepoint(hop.name()) {
+            Some(params) => Fate::Attach(args(hop, Some(&params))),
+            None => Fate::LeftOut("no such tracepoint in this kernel".to_owned()),
+        },
         Probe::Function if host.symbols.has(hop.name()) => {
             Fate::Attach(args(hop, host.btf.function(hop.name(), hop.module).as_deref()))
         }
@@ -130,7 +146,9 @@ fn args(hop: &Hop, params: Option<&[Param]>) -> HopArgs {
     // Not where it is already known from the hop before, nor where the headers that lead to it are still to come.
     let template = flags & hop_flags::TEMPLATE != 0;
     let seen_elsewhere = matches!(hop.role, Role::End | Role::Work | Role::Merge | Role::Output) && !template;
-    if !seen_elsewhere {
+    // TCP's takes part in no chain of programs: a softirq may interrupt it.
+    let interruptible = hop.id == HopId::TcpProbe;
+    if !seen_elsewhere && !interruptible {
         flags |= hop_flags::PAYLOAD;
     }
     let tracepoint = hop.probe == Probe::Tracepoint;

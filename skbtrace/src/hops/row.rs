@@ -11,6 +11,15 @@ pub enum Probe {
     Tracepoint,
 }
 
+/// What a run traces by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Backend {
+    /// kprobes, and raw tracepoints where they say as much
+    Kprobe,
+    /// Raw tracepoints alone: fewer hops, and a kernel without kprobes, or that forbids them, will do
+    Tracepoint,
+}
+
 /// What happens to the packet at a hop: what the stitching of timelines and the verdicts rest on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -101,6 +110,8 @@ pub struct Hop {
     pub id: HopId,
     /// How it is traced.
     pub probe: Probe,
+    /// The backend that it is of; `None`: a tracepoint of both. Functions are kprobes alone.
+    pub only: Option<Backend>,
     /// The module that the function may live in; `None`: always in the kernel itself.
     pub module: Option<&'static str>,
     /// What happens here.
@@ -134,10 +145,17 @@ impl Hop {
         self.id.name()
     }
 
+    /// Whether a run by this backend has this hop.
+    #[must_use]
+    pub fn is_of(&self, backend: Backend) -> bool {
+        self.only.is_none_or(|only| only == backend)
+    }
+
     pub(super) const fn function(id: HopId, role: Role, arg: u8, teaches: &'static str) -> Hop {
         Hop {
             id,
             probe: Probe::Function,
+            only: Some(Backend::Kprobe),
             module: None,
             role,
             skb: SkbAt { arg, indirect: false },
@@ -164,7 +182,15 @@ impl Hop {
     }
 
     pub(super) const fn tracepoint(id: HopId, teaches: &'static str) -> Hop {
-        Hop { probe: Probe::Tracepoint, ..Hop::end(id, teaches) }
+        Hop { probe: Probe::Tracepoint, only: None, ..Hop::end(id, teaches) }
+    }
+
+    pub(super) const fn only(self, backend: Backend) -> Hop {
+        Hop { only: Some(backend), ..self }
+    }
+
+    pub(super) const fn at(self, arg: u8) -> Hop {
+        Hop { skb: SkbAt { arg, indirect: false }, ..self }
     }
 
     pub(super) const fn role(self, role: Role) -> Hop {

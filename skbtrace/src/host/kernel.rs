@@ -18,17 +18,6 @@ pub enum HostError {
         /// The names of the capabilities that would be needed.
         missing: String,
     },
-    /// The kernel has no kprobes.
-    #[error(
-        "kernel {release} has no kprobes ({cause}), and they are the only way that this version traces by; run it on a \
-         kernel built with CONFIG_KPROBES and CONFIG_KPROBE_EVENTS, or in a virtual machine"
-    )]
-    NoKprobes {
-        /// The running kernel.
-        release: String,
-        /// What was found missing.
-        cause: &'static str,
-    },
     /// A file of /proc or /sys could not be read.
     #[error("cannot read {path}: {source}")]
     Unreadable {
@@ -81,7 +70,7 @@ impl fmt::Display for Release {
 /// Checks what can be checked before anything is loaded.
 ///
 /// # Errors
-/// When the kernel is too old, privileges are missing, or kprobes are.
+/// When the kernel is too old, or privileges are missing.
 pub fn require() -> Result<Release, HostError> {
     const RELEASE: &str = "/proc/sys/kernel/osrelease";
     let release = fs::read_to_string(RELEASE).map_err(|source| HostError::Unreadable { path: RELEASE, source })?;
@@ -95,9 +84,6 @@ pub fn require() -> Result<Release, HostError> {
     let missing = missing_capabilities(&status);
     if !missing.is_empty() {
         return Err(HostError::NotAllowed { missing: missing.join(", ") });
-    }
-    if let Err(cause) = kprobes_offered() {
-        return Err(HostError::NoKprobes { release, cause });
     }
     Ok(Release(release))
 }

@@ -3,7 +3,7 @@
 use skbtrace_common::{MAX_SKB_SIZE, Offsets, SOCK_READ};
 use thiserror::Error;
 
-use super::Host;
+use super::{Host, arch, memory::Pages};
 
 /// BTF lacks what nothing works without.
 #[derive(Debug, Error)]
@@ -45,7 +45,8 @@ pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
     };
     let frag = frag(host).ok_or(LayoutError::NoMember { structure: "skb_frag", member: "(its members)" })?;
     let running_probe = host.symbols.data("current_kprobe").zip(host.symbols.data("kprobe_instance"));
-    let (per_cpu_offset, preempt_count) = preempt_count(host).unwrap_or((0, 0));
+    let (per_cpu_offset, preempt_count) = arch::preempt_count(host).unwrap_or((0, 0));
+    let pages = Pages::of(host);
     Ok(Offsets {
         skb_size,
         len: skb("len")?,
@@ -62,6 +63,7 @@ pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
         skb_dev: skb("dev")?,
         refdst: skb("_skb_refdst")?,
         mark: skb("mark")?,
+        skb_iif: skb("skb_iif")?,
         vlan_tci: skb("vlan_tci")?,
         ip_summed: bits("ip_summed")?,
         cloned: bits("cloned")?,
@@ -101,8 +103,10 @@ pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
         nf_out: btf.member("nf_hook_state", "out", None).unwrap_or(Offsets::ABSENT),
         probe_missed: btf.member("kprobe", "nmissed", None).unwrap_or(Offsets::ABSENT),
         per_cpu_offset,
-        vmemmap_base: host.symbols.data("vmemmap_base").unwrap_or(0),
-        page_offset_base: host.symbols.data("page_offset_base").unwrap_or(0),
+        vmemmap_base: pages.vmemmap.address(),
+        page_offset_base: pages.page_offset.address(),
+        vmemmap: pages.vmemmap.value(),
+        page_offset: pages.page_offset.value(),
         preempt_count,
         // Both or none; and of no use without the per-CPU areas.
         current_kprobe: if per_cpu_offset == 0 { 0 } else { running_probe.map_or(0, |(current, _)| current) },
@@ -139,19 +143,4 @@ fn veth_peer(host: &Host) -> Option<u32> {
         None => host.btf.size("net_device", None)?.next_multiple_of(32),
     };
     Some(private + peer)
-}
-
-/// Address of `__per_cpu_offset` and the per-CPU address of the preempt count: a variable of its own until 6.1 and
-/// again from 6.15 on, a member of `pcpu_hot` between (arch/x86/include/asm/preempt.h).
-fn preempt_count(host: &Host) -> Option<(u64, u64)> {
-    if !cfg!(target_arch = "x86_64") {
-        // Elsewhere it is a member of the task, which is not needed to tell a path.
-        return None;
-    }
-    let offsets = host.symbols.data("__per_cpu_offset")?;
-    let count = match host.symbols.data("pcpu_hot") {
-        Some(hot) => hot + u64::from(host.btf.member("pcpu_hot", "preempt_count", None)?),
-        None => host.symbols.data("__preempt_count")?,
-    };
-    Some((offsets, count))
 }

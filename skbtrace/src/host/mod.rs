@@ -3,14 +3,17 @@
 //! Everything that depends on the running kernel is found out here, once, before anything is attached, so that what
 //! is missing is said in a sentence and not in an error of some system call later.
 
+mod arch;
 mod btf;
 mod kernel;
 mod layout;
+mod memory;
 mod symbols;
 
 pub use btf::{BtfError, KernelBtf, Param};
 pub use kernel::{HostError, KernelVersion, Release, kprobes_offered, require};
 pub use layout::{LayoutError, offsets};
+pub use memory::{Base, Pages};
 pub use symbols::Symbols;
 
 /// The running kernel, as far as tracing needs to know it.

@@ -24,8 +24,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     capture::{Capture, HopCounters, Ring, Settings, Totals, Watched},
-    hops::Plan,
-    host::Host,
+    hops::{Backend, Plan},
+    host::{Host, kprobes_offered},
     name::printable,
     store::{End, Start},
     survey::Survey,
@@ -66,6 +66,8 @@ pub struct Options {
     pub count: Option<NonZeroU64>,
     /// End after so long.
     pub timeout: Option<Duration>,
+    /// What to trace by; without it, the best that this kernel offers.
+    pub backend: Option<Backend>,
     /// Packets to keep.
     pub filter: Filter,
     /// Waits that are too long; without it, those that hardly anything but a fault explains.
@@ -127,7 +129,8 @@ pub async fn run(options: &Options) -> Result<Report> {
     let topology = Topology::read()?;
     let target = topology.find(&options.iface, options.netns.as_deref())?.key;
     let segment = topology.segment(target);
-    let mut plan = Plan::for_host(&host);
+    let (backend, why) = backend(options.backend)?;
+    let mut plan = Plan::for_host(&host, backend);
     let mut progress = Progress::new("attaching hops");
     let settings = Settings { filter: options.filter, ring_size: options.ring_size };
     let mut capture = Capture::start(&host, &mut plan, settings, |done, all| progress.show(done, all))?;
@@ -138,6 +141,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         target: Some(target),
         reasons: Reasons::new(reasons.iter().cloned()),
         payload: options.look.payload.map_or(0, usize::from),
+        tcp_ends_unseen: backend == Backend::Tracepoint,
         ..Default::default()
     };
     // A recording on standard output leaves no room for anything else there.
@@ -147,7 +151,8 @@ pub async fn run(options: &Options) -> Result<Report> {
         }
         _ => Output::new(options.look),
     };
-    let preface = vec![segment.line(&topology), plan.line(&host.release.0)];
+    let mut preface = vec![segment.line(&topology), plan.line(&host.release.0)];
+    preface.extend(why);
     let recording = Recording::begin(
         files,
         Start {
@@ -190,6 +195,21 @@ pub async fn run(options: &Options) -> Result<Report> {
     run.close(&ended.why).await?;
     let found = run.session.explained().iter().map(|explained| explained.finding.class).collect();
     Ok(Report { ended, summary: run.session.summary(), found })
+}
+
+/// The backend to use and, where it is not the better one, why.
+fn backend(wanted: Option<Backend>) -> Result<(Backend, Option<String>)> {
+    match (wanted, kprobes_offered()) {
+        (Some(Backend::Tracepoint), _) => Ok((Backend::Tracepoint, None)),
+        (None | Some(Backend::Kprobe), Ok(())) => Ok((Backend::Kprobe, None)),
+        (None, Err(cause)) => Ok((
+            Backend::Tracepoint,
+            Some(format!("there are no kprobes here ({cause}): tracing by raw tracepoints, which see fewer hops")),
+        )),
+        (Some(Backend::Kprobe), Err(cause)) => anyhow::bail!(
+            "this kernel has no kprobes ({cause}); leave out --backend, or say --backend tracepoint: it sees fewer hops"
+        ),
+    }
 }
 
 fn slow_ns(options: &Options) -> Option<u64> {
@@ -281,12 +301,20 @@ impl Run {
         let losses = self.losses().map_err(|error| Why::Failed(error.to_string()))?;
         let now_ns = now_ns();
         // Any other tick changes nothing that is printed.
-        if losses != self.told || self.session.stitcher().open_packets() > self.max_open / 2 {
+        let stitcher = self.session.stitcher();
+        if losses != self.told || stitcher.open_packets() > self.max_open / 2 || stitcher.has_taken(now_ns) {
             self.told = losses;
             self.recording.write(|recorder| recorder.tick(now_ns, losses))?;
         }
         self.recording.write(|recorder| recorder.flush())?;
-        self.session.tick(now_ns, losses, &self.names).map_err(Why::from_write)
+        let count = self.session.tick(now_ns, losses, &self.names).map_err(Why::from_write)?;
+        self.count_down(count)
+    }
+
+    /// So many packets more were printed.
+    fn count_down(&mut self, count: u64) -> Result<(), Why> {
+        self.left = self.left.map(|left| left.saturating_sub(count));
+        if self.left == Some(0) { Err(Why::Counted) } else { Ok(()) }
     }
 
     /// Says something to the person, and to whoever reads the recording.

@@ -79,16 +79,17 @@ impl Session {
         outcome.map(|()| count)
     }
 
-    /// Takes note of the time and of what has been lost.
-    pub fn tick(&mut self, now_ns: u64, losses: Losses, names: &dyn Names) -> io::Result<()> {
+    /// Takes note of the time and of what has been lost. Returns how many packets with a number that finished.
+    pub fn tick(&mut self, now_ns: u64, losses: Losses, names: &dyn Names) -> io::Result<u64> {
         self.judge.output.losses(&losses);
         self.stitcher.set_losses(losses);
         let Session { stitcher, judge, .. } = self;
-        let mut outcome = Ok(());
+        let (mut outcome, mut count) = (Ok(()), 0);
         stitcher.tick(now_ns, &mut |packet| {
+            count += u64::from(packet.number.is_some());
             keep_first(&mut outcome, judge.packet(&packet, names, None));
         });
-        outcome.and_then(|()| judge.output.flush())
+        outcome.and_then(|()| judge.output.flush()).map(|()| count)
     }
 
     /// What has been lost, said to nobody.

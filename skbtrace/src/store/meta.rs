@@ -83,6 +83,9 @@ pub struct Start {
     pub max_open: usize,
     /// See [`StitchOptions::idle_ns`].
     pub idle_ns: u64,
+    /// See [`StitchOptions::tcp_ends_unseen`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tcp_ends_unseen: bool,
     /// Waits that are too long, nanoseconds, where somebody said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_ns: Option<u64>,
@@ -214,6 +217,7 @@ impl Start {
             target: options.target.map(|target| (target.netns, target.ifindex)),
             max_open: options.max_open,
             idle_ns: options.idle_ns,
+            tcp_ends_unseen: options.tcp_ends_unseen,
             hops: HopId::ALL.iter().map(|hop| hop.name().to_owned()).collect(),
             ..Start::default()
         }
@@ -227,6 +231,7 @@ impl Start {
             reasons: self.drop_reasons(),
             max_open: self.max_open,
             idle_ns: self.idle_ns,
+            tcp_ends_unseen: self.tcp_ends_unseen,
             // What is shown of a recording, the reader decides.
             payload: 0,
         }

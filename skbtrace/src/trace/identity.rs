@@ -81,6 +81,13 @@ impl Identity {
             && self.content_allows(hop(hop_id).role, event)
     }
 
+    /// Whether the headers of the event are this packet's, as far as they are known of it.
+    pub(super) fn is_seen_in(&self, hop_id: HopId, event: &Event) -> bool {
+        let known = self.l3.is_none() || L3::of(event).is_some();
+        let typed = self.ethertype == 0 || self.ethertype == event.ethertype;
+        known && typed && self.content_allows(hop(hop_id).role, event)
+    }
+
     /// Whether the event can be the first one of a clone of this packet.
     pub(super) fn is_source_of(&self, hop_id: HopId, event: &Event) -> bool {
         let role = hop(hop_id).role;

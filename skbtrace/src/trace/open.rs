@@ -175,6 +175,17 @@ impl Open {
             && self.steps.last().is_some_and(|end| end.hop == HopId::ConsumeSkb)
     }
 
+    /// Whether TCP may have it, as far as tracepoints tell.
+    pub(super) fn is_taken(&self) -> bool {
+        let hop = self.last_place().map(|step| step.hop);
+        matches!(hop, Some(HopId::NetifReceiveSkb | HopId::TcpProbe)) && self.flow.is_some_and(|flow| flow.proto == 6)
+    }
+
+    /// Whether others were made of it.
+    pub(super) fn has_branches(&self) -> bool {
+        self.branches_open > 0 || !self.branches.is_empty()
+    }
+
     pub(super) fn last_ns(&self) -> u64 {
         self.steps.last().map_or(0, |step| step.event.time_ns)
     }

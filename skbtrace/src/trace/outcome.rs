@@ -6,8 +6,12 @@ use std::net::SocketAddr;
 use skbtrace_common::{EventFlags, HopId};
 
 use super::flow::tcp_flag;
+use super::open::Open;
 use super::packet::{Process, Queue, Step, destination};
+use super::stitch::StitchOptions;
 use crate::hops::Role;
+
+mod taken;
 
 /// How a packet ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,13 +168,21 @@ pub(super) enum Closing {
         now_ns: u64,
     },
     /// Another packet has its address.
-    AddressReused,
+    AddressReused {
+        /// The kernel side saw its end, and the event was lost.
+        end_lost: bool,
+    },
+    /// TCP took it, and has been silent since.
+    Taken,
+    /// Its bytes were read, or went up the stack, as a part of this packet.
+    PartOf(u64),
 }
 
-/// The outcome of a packet with these steps.
-pub(super) fn judge(steps: &[Step], start_unknown: bool, closing: Closing, reasons: &Reasons) -> Outcome {
+/// The outcome of a packet of which no more is known than this.
+pub(super) fn judge(open: &Open, closing: Closing, options: &StitchOptions) -> Outcome {
+    let steps = &open.steps[..];
     let mut causes = Vec::new();
-    if start_unknown {
+    if open.start_unknown {
         causes.push(Cause::StartUnknown);
     }
     let mut before = None;
@@ -183,18 +195,27 @@ pub(super) fn judge(steps: &[Step], start_unknown: bool, closing: Closing, reaso
     if let Some(step) = steps.iter().find(|step| step.event.flags & EventFlags::NESTED != 0) {
         causes.push(Cause::ProbesMissed { at: step.hop });
     }
+    let taken = |waits| options.tcp_ends_unseen.then(|| taken::outcome(steps, waits)).flatten();
     let seen = match closing {
-        Closing::End => Some(ended(steps, reasons)),
+        Closing::End if options.tcp_ends_unseen && !open.has_branches() => {
+            taken::used_up(steps, &options.reasons).or_else(|| Some(ended(steps, &options.reasons)))
+        }
+        Closing::End => Some(ended(steps, &options.reasons)),
         Closing::RunOver { lossy, now_ns } => {
             if lossy {
                 causes.push(Cause::EndLost);
             }
-            unfinished(steps, now_ns)
+            taken(Some(now_ns)).or_else(|| unfinished(steps, now_ns))
         }
-        Closing::AddressReused => {
-            causes.push(Cause::AddressReused);
-            None
+        Closing::AddressReused { end_lost } => {
+            let taken = taken(None).filter(|_| !end_lost);
+            if taken.is_none() {
+                causes.push(Cause::AddressReused);
+            }
+            taken
         }
+        Closing::Taken => taken(None),
+        Closing::PartOf(whole) => taken::part_of(steps, whole),
     };
     match seen {
         Some(seen) if causes.is_empty() => seen,
@@ -299,6 +320,10 @@ fn is_used_up(last: Option<&Step>, reason: Option<u32>, reasons: &Reasons) -> bo
     match step.hop {
         HopId::TcpV4Rcv | HopId::TcpV6Rcv | HopId::TcpAddBacklog => empty && unnamed,
         HopId::TcpQueueRcv => empty && step.event.tcp_flags & tcp_flag::FIN != 0,
+        // The same, where tracepoints do not show that it was queued.
+        HopId::NetifReceiveSkb | HopId::TcpProbe => {
+            empty && step.event.tcp_flags & tcp_flag::FIN != 0 && reasons.is(reason, "QUEUE_PURGE")
+        }
         HopId::Icmpv6Rcv => unnamed,
         _ => false,
     }

@@ -228,7 +228,8 @@ impl Packet {
     /// The process that sent it, when it began in a system call.
     #[must_use]
     pub fn sender(&self) -> Option<Process> {
-        self.steps.first().filter(|step| step.role() == Role::Send).and_then(Step::process)
+        let sends = |step: &&Step| step.role() == Role::Send || step.event.flags & EventFlags::LOCAL != 0;
+        self.steps.first().filter(sends).and_then(Step::process)
     }
 
     /// This packet and all its branches, depth first.
@@ -285,6 +286,8 @@ pub(super) fn waited(before: &Step, hop_id: HopId, missing: u32) -> Option<Queue
         (_, Role::End | Role::Enqueue | Role::Work) => None,
         (Role::Enqueue, _) => Some(Queue::Backlog),
         (Role::Socket, Role::Copy) => Some(Queue::Socket),
+        // Tracepoints do not show where between the two it was queued.
+        (Role::Receive | Role::Transport, Role::Copy) => Some(Queue::Socket),
         (Role::Transport, Role::Socket) if before.hop == HopId::TcpAddBacklog => Some(Queue::SocketBacklog),
         _ => None,
     }

@@ -1,7 +1,7 @@
 //! The stitcher: keeps the packets in flight, and lets each go when it and all its clones have ended.
 //!
 //! Which packet a new one comes from is told in `kin`; what becomes of one that is cut, put together or copied, in `whole`;
-//! which ones memory cannot hold, in `early`.
+//! which ones TCP took without a sign, in `taken`; which ones memory cannot hold, in `early`.
 //!
 //! A packet is reported once, when its end is seen or the run is over; a packet that waits (in a socket that nobody
 //! reads) is reported at the end of the run. Only when more packets are open than memory should hold are the ones
@@ -10,6 +10,7 @@
 
 mod early;
 mod kin;
+mod taken;
 mod whole;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -24,6 +25,7 @@ use super::packet::{Branch, Packet, Step, device, is_end, second_device, waited}
 use super::payload;
 use super::summary::{HopBooks, Losses, Summary};
 use crate::hops::{Role, hop};
+use taken::Taken;
 pub(super) use whole::Datagram;
 use whole::MAX_CUT;
 
@@ -40,6 +42,8 @@ pub struct StitchOptions {
     pub idle_ns: u64,
     /// Bytes of payload to keep of each packet; 0: none.
     pub payload: usize,
+    /// The run traces by tracepoints alone, which do not see TCP free what it has taken.
+    pub tcp_ends_unseen: bool,
 }
 
 impl Default for StitchOptions {
@@ -50,6 +54,7 @@ impl Default for StitchOptions {
             max_open: 65_536,
             idle_ns: 1_000_000_000,
             payload: 0,
+            tcp_ends_unseen: false,
         }
     }
 }
@@ -73,6 +78,8 @@ pub struct Stitcher {
     cut: VecDeque<u64>,
     /// Fragments that wait for the others of their datagram.
     fragments: HashMap<Datagram, Vec<u64>>,
+    /// What TCP may have taken.
+    taken: Taken,
     flows: FlowTable,
     /// Ids reported early, the oldest first.
     evicted: VecDeque<u64>,
@@ -96,6 +103,7 @@ impl Stitcher {
             copied: HashMap::new(),
             cut: VecDeque::new(),
             fragments: HashMap::new(),
+            taken: Taken::default(),
             flows: FlowTable::default(),
             evicted: VecDeque::new(),
             evicted_ids: HashSet::new(),
@@ -134,13 +142,17 @@ impl Stitcher {
             && self.by_id.get(&event.packet).is_none_or(|key| *key != old)
             && self.moves(event)
         {
-            self.close(old, Closing::AddressReused, sink);
+            self.close(old, Closing::AddressReused { end_lost: true }, sink);
         }
         let key = match self.by_id.get(&event.packet).copied() {
+            Some(key) if self.is_stranger(key, hop_id, event) => {
+                self.close(key, Closing::AddressReused { end_lost: false }, sink);
+                return;
+            }
             Some(key) if self.open.get(&key).is_some_and(|open| open.accepts(hop_id, event)) => key,
             Some(key) => {
                 split_from = self.open.get(&key).map(|open| open.next_step);
-                self.close(key, Closing::AddressReused, sink);
+                self.close(key, Closing::AddressReused { end_lost: false }, sink);
                 self.begin(hop_id, event, split_from, sink)
             }
             None if self.evicted_ids.contains(&event.packet) => {
@@ -150,6 +162,9 @@ impl Stitcher {
             None => self.begin(hop_id, event, None, sink),
         };
         self.extend(key, hop_id, event, (digest, frame), split_from);
+        if self.options.tcp_ends_unseen {
+            self.note_taken(key, hop_id, event, sink);
+        }
         if is_end(hop_id, event) {
             match self.open.get(&key) {
                 // What this CPU does next tells whether it goes on.
@@ -174,7 +189,7 @@ impl Stitcher {
     /// Tell [`Stitcher::set_losses`] first what was lost: it decides whether a packet without an end is waiting or
     /// incomplete.
     pub fn finish(&mut self, now_ns: u64, sink: &mut dyn FnMut(Packet)) {
-        let mut keys: Vec<u64> = self.by_id.values().copied().collect();
+        let mut keys: Vec<u64> = self.by_id.values().copied().chain(self.taken.unread()).collect();
         keys.sort_unstable();
         keys.dedup();
         self.handed_over.clear();
@@ -226,8 +241,10 @@ impl Stitcher {
     /// `split_from` is that one's next step.
     fn begin(&mut self, hop_id: HopId, event: &Event, split_from: Option<u32>, sink: &mut dyn FnMut(Packet)) -> u64 {
         // A new id for an address means that the kernel side saw the end of the old one: that event was lost.
+        // Unless the kernel side itself says that it did not.
         if let Some(old) = self.by_skb.get(&event.skb).copied() {
-            self.close(old, Closing::AddressReused, sink);
+            let end_lost = event.flags & EventFlags::REUSED == 0;
+            self.close(old, Closing::AddressReused { end_lost }, sink);
         }
         let role = hop(hop_id).role;
         let parent = if split_from.is_none() { self.parent_of(hop_id, event) } else { None };
@@ -343,10 +360,13 @@ impl Stitcher {
 
     /// The packet goes on no more.
     fn close(&mut self, key: u64, closing: Closing, sink: &mut dyn FnMut(Packet)) {
+        if self.waits_for_reader(key, closing) {
+            return;
+        }
         let Some(open) = self.open.get_mut(&key) else { return };
         let ended = open.steps.last().is_some_and(Step::is_end);
         let closing = if ended { Closing::End } else { closing };
-        let outcome = judge(&open.steps, open.start_unknown, closing, &self.options.reasons);
+        let outcome = judge(open, closing, &self.options);
         // What is missing may have been at the target.
         open.touched |= matches!(outcome, Outcome::Incomplete { .. });
         open.outcome = Some(outcome);

@@ -20,29 +20,46 @@ pub(super) struct Point {
 /// Where in the order of a pass. The numbers mean nothing but their order.
 type Stage = u8;
 
-const BRIDGE: std::ops::RangeInclusive<Stage> = 11..=15;
+const BRIDGE: std::ops::RangeInclusive<Stage> = 12..=16;
+
+/// What a packet passes between being received and being sent on, as far as tracepoints tell: bridged or routed.
+const SENT_ON: [Spot; 10] = [
+    Spot::Ingress,
+    Spot::BridgePrerouting,
+    Spot::BridgeForward,
+    Spot::BridgePostrouting,
+    Spot::Prerouting,
+    Spot::Route,
+    Spot::Forward,
+    Spot::Postrouting,
+    Spot::Egress,
+    Spot::BridgeInput,
+];
 
 /// A spot, the last stage before it, and the first behind it.
 const ORDER: [(Spot, Stage, Stage); 15] = [
     (Spot::Output, 0, 1),
     (Spot::Postrouting, 1, 2),
     (Spot::Egress, 2, 3),
-    (Spot::Queue, 2, 3),
-    (Spot::Device, 4, 6),
-    (Spot::Xdp, 7, 8),
-    (Spot::Ingress, 9, 10),
-    (Spot::BridgePrerouting, 11, 12),
-    (Spot::BridgeForward, 14, 15),
-    (Spot::BridgePostrouting, 14, 15),
-    (Spot::Prerouting, 16, 17),
-    (Spot::Route, 16, 17),
-    (Spot::Forward, 17, 18),
-    (Spot::Input, 18, 19),
-    (Spot::Socket, 20, 21),
+    (Spot::Queue, 3, 4),
+    (Spot::Device, 5, 7),
+    (Spot::Xdp, 8, 9),
+    (Spot::Ingress, 10, 11),
+    (Spot::BridgePrerouting, 12, 13),
+    (Spot::BridgeForward, 15, 16),
+    (Spot::BridgePostrouting, 15, 16),
+    (Spot::Prerouting, 17, 18),
+    (Spot::Route, 17, 18),
+    (Spot::Forward, 18, 19),
+    (Spot::Input, 19, 20),
+    (Spot::Socket, 21, 22),
 ];
 
 /// The spots between two points, those of a hook that the first is at before the others.
 pub(super) fn between(from: Point, to: Point) -> Vec<Spot> {
+    if (from.hop, to.hop) == (HopId::NetifReceiveSkb, HopId::NetDevQueue) {
+        return SENT_ON.to_vec();
+    }
     let mut spots: Vec<Spot> = from.hook.and_then(of_hook).into_iter().collect();
     let (Some(start), Some(end)) = (stage(from), stage(to)) else { return spots };
     let bridged = BRIDGE.contains(&start) || BRIDGE.contains(&end);
@@ -95,32 +112,34 @@ fn stage(point: Point) -> Option<Stage> {
         HopId::TcpTransmitSkb | HopId::IpQueueXmit | HopId::Ip6Xmit => 0,
         HopId::IpOutput | HopId::IpMcOutput | HopId::Ip6Output => 1,
         HopId::DevQueueXmit => 2,
-        HopId::SkbSegment | HopId::NetDevStartXmit | HopId::VlanDevHardStartXmit => 3,
-        HopId::VethXmit | HopId::LoopbackXmit => 4,
-        HopId::DevForwardSkb => 5,
-        HopId::NetifRxInternal | HopId::EnqueueToBacklog => 6,
-        HopId::VethXdpRcvSkb => 7,
-        HopId::NapiGroReceive | HopId::GroReceiveSkb | HopId::SkbGroReceive => 8,
-        HopId::NetifReceiveSkb => 9,
-        HopId::VlanDoReceive => 10,
-        HopId::BrHandleFrame => 11,
-        HopId::BrHandleFrameFinish => 12,
-        HopId::BrFlood | HopId::BrForwardDecision | HopId::BrPassFrameUp => 13,
-        HopId::BrForward => 14,
-        HopId::BrDevQueuePushXmit => 15,
-        HopId::ArpRcv | HopId::IpRcv | HopId::Ipv6Rcv => 16,
-        HopId::IpForward | HopId::Ip6Forward => 17,
-        HopId::IpLocalDeliver | HopId::Ip6Input => 18,
+        HopId::NetDevQueue | HopId::QdiscEnqueue => 3,
+        HopId::SkbSegment | HopId::NetDevStartXmit | HopId::VlanDevHardStartXmit => 4,
+        HopId::VethXmit | HopId::LoopbackXmit => 5,
+        HopId::DevForwardSkb => 6,
+        HopId::NetifRxInternal | HopId::EnqueueToBacklog | HopId::NetifRx => 7,
+        HopId::VethXdpRcvSkb => 8,
+        HopId::NapiGroReceive | HopId::GroReceiveSkb | HopId::NapiGroReceiveEntry | HopId::SkbGroReceive => 9,
+        HopId::NetifReceiveSkb => 10,
+        HopId::VlanDoReceive => 11,
+        HopId::BrHandleFrame => 12,
+        HopId::BrHandleFrameFinish => 13,
+        HopId::BrFlood | HopId::BrForwardDecision | HopId::BrPassFrameUp => 14,
+        HopId::BrForward => 15,
+        HopId::BrDevQueuePushXmit => 16,
+        HopId::ArpRcv | HopId::IpRcv | HopId::Ipv6Rcv => 17,
+        HopId::IpForward | HopId::Ip6Forward => 18,
+        HopId::IpLocalDeliver | HopId::Ip6Input => 19,
         HopId::IcmpRcv
         | HopId::Icmpv6Rcv
         | HopId::PingRcv
         | HopId::TcpV4Rcv
         | HopId::TcpV6Rcv
+        | HopId::TcpProbe
         | HopId::TcpAddBacklog
         | HopId::UdpQueueRcvOneSkb
-        | HopId::Udpv6QueueRcvOneSkb => 19,
-        HopId::TcpQueueRcv | HopId::UdpEnqueueScheduleSkb | HopId::RawRcv | HopId::Rawv6Rcv => 20,
-        HopId::TcpTryCoalesce | HopId::SkbCopyDatagramIter => 21,
+        | HopId::Udpv6QueueRcvOneSkb => 20,
+        HopId::TcpQueueRcv | HopId::UdpEnqueueScheduleSkb | HopId::RawRcv | HopId::Rawv6Rcv => 21,
+        HopId::TcpTryCoalesce | HopId::SkbCopyDatagramIter | HopId::SkbCopyDatagramIovec => 22,
         _ => return None,
     })
 }
@@ -149,6 +168,9 @@ mod tests {
         assert_eq!(spots(BrForward, BrDevQueuePushXmit), [Spot::BridgeForward, Spot::BridgePostrouting, Spot::Forward]);
         assert_eq!(spots(IpForward, IpOutput), [Spot::Forward]);
         assert_eq!(spots(VethXmit, DevForwardSkb), []);
+        // The tracepoint is behind tc egress.
+        assert_eq!(spots(NetDevQueue, NetDevStartXmit), [Spot::Queue]);
+        assert!(spots(NetifReceiveSkb, NetDevQueue).contains(&Spot::Egress));
     }
 
     #[test]

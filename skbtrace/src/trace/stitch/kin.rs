@@ -1,11 +1,11 @@
 //! Which packet a new one comes from: a clone shares its source's data, a copy is made next to it, a part has a piece of it.
 
-use skbtrace_common::{Event, HopId};
+use skbtrace_common::{Event, EventFlags, HopId};
 
 use super::Stitcher;
 use crate::hops::{Role, hop};
 use crate::trace::open::Open;
-use crate::trace::packet::device;
+use crate::trace::packet::{Step, device};
 
 /// Clones of clones are followed to this depth; deeper ones are packets of their own.
 const MAX_DEPTH: u32 = 16;
@@ -22,7 +22,7 @@ impl Stitcher {
             return None;
         }
         if let Some(source) = self.clone_source(hop_id, event) {
-            return Some((source, false));
+            return Some((source, false)).filter(|_| !self.is_sent_again(source, event));
         }
         if let Some(key) = self.copied.get(&event.cpu).copied()
             && self
@@ -36,6 +36,14 @@ impl Stitcher {
         let is_cut_into = |open: &Open| open.identity.is_cut_into(hop_id, event);
         let whole = self.cut.iter().copied().find(|key| self.open.get(key).is_some_and(is_cut_into));
         whole.map(|key| (key, true))
+    }
+
+    /// Whether TCP sends the same data again: then the one before has left this host's device. A clone that a bridge's own device
+    /// makes of what this host sends is made while it is there.
+    fn is_sent_again(&self, source: u64, event: &Event) -> bool {
+        let Some(open) = self.open.get(&source).filter(|_| event.flags & EventFlags::LOCAL != 0) else { return false };
+        let here = |step: &Step| step.role() == Role::Transmit && step.event.cpu == event.cpu;
+        !open.last_place().is_some_and(here)
     }
 
     /// The packet that a new one is a clone of: one that goes on, has the same data and the same headers.

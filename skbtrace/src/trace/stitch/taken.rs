@@ -1,0 +1,173 @@
+//! What TCP takes without a sign. Where tracepoints alone are traced, nobody sees it free a segment, append one to another, or
+//! GRO do so. But what a process reads, or what comes out of GRO, has a sequence number and a length: whatever has been
+//! received and lies within has become a part of it. And a segment without data that nobody dropped or sent on is used up.
+
+use std::collections::{HashMap, VecDeque};
+
+use skbtrace_common::{Event, EventFlags, HopId};
+
+use super::Stitcher;
+use crate::hops::{Role, hop};
+use crate::trace::open::Open;
+use crate::trace::outcome::Closing;
+use crate::trace::packet::Packet;
+
+const TCP: u8 = 6;
+
+/// A segment without data of which nothing has come for so long is TCP's. On its way it waits for no more than a queue.
+const SILENT_NS: u64 = 500_000_000;
+
+/// So many segments of one direction may wait for their reader; then the oldest wait no longer.
+const MAX_UNREAD: usize = 4096;
+
+/// One direction of a connection: addresses and ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Direction([u8; 16], [u8; 16], u16, u16);
+
+/// What TCP may have taken.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// Segments without data, and when they were received, the oldest first.
+    empty: VecDeque<(u64, u64)>,
+    /// Segments with data, in the order in which they were received.
+    data: HashMap<Direction, VecDeque<u64>>,
+}
+
+impl Taken {
+    /// Segments with data that may not have been read.
+    pub(super) fn unread(&self) -> impl Iterator<Item = u64> + '_ {
+        self.data.values().flatten().copied()
+    }
+}
+
+impl Stitcher {
+    /// Whether an event that the kernel side takes for this packet's is another's: one that has its address since TCP freed it.
+    /// The headers of what is read or freed are still there.
+    pub(super) fn is_stranger(&self, key: u64, hop_id: HopId, event: &Event) -> bool {
+        let late = matches!(hop(hop_id).role, Role::Copy | Role::Transport | Role::End);
+        let Some(open) = self.open.get(&key).filter(|_| self.options.tcp_ends_unseen && late) else { return false };
+        !open.identity.is_seen_in(hop_id, event)
+    }
+
+    /// Whether a packet with this end unseen goes on as a part of another, which its reader has not come to yet. It then has no
+    /// address any more.
+    pub(super) fn waits_for_reader(&mut self, key: u64, closing: Closing) -> bool {
+        let is_unseen = self.options.tcp_ends_unseen && closing == Closing::AddressReused { end_lost: false };
+        let Some(open) = self.open.get(&key).filter(|_| is_unseen) else { return false };
+        let has_data = open.identity.payload_len().is_some_and(|length| length > 0);
+        let (id, skb, head) = (open.kernel_id, open.skb, open.head);
+        if !has_data || !open.is_taken() || self.by_id.get(&id) != Some(&key) {
+            return false;
+        }
+        self.by_id.remove(&id);
+        if self.by_skb.get(&skb) == Some(&key) {
+            self.by_skb.remove(&skb);
+        }
+        self.forget_head(head, key);
+        true
+    }
+
+    /// Notes that a packet was received, and what has become a part of it by now.
+    pub(super) fn note_taken(&mut self, key: u64, hop_id: HopId, event: &Event, sink: &mut dyn FnMut(Packet)) {
+        self.close_taken(event.time_ns, sink);
+        if event.flags & EventFlags::L4 == 0 || event.l4_proto != TCP {
+            return;
+        }
+        let direction = Direction(event.saddr, event.daddr, event.sport, event.dport);
+        match hop_id {
+            HopId::NetifReceiveSkb if event.payload_len == 0 => {
+                self.taken.empty.push_back((event.time_ns, key));
+                return;
+            }
+            HopId::NapiGroReceiveEntry | HopId::NetifReceiveSkb | HopId::TcpProbe if event.payload_len > 0 => {
+                let data = self.taken.data.entry(direction).or_default();
+                if data.back() != Some(&key) {
+                    data.push_back(key);
+                }
+                if data.len() > MAX_UNREAD
+                    && let Some(oldest) = data.pop_front()
+                    && self.open.get(&oldest).is_some_and(|open| self.by_id.get(&open.kernel_id) != Some(&oldest))
+                {
+                    self.close(oldest, Closing::Taken, sink);
+                }
+            }
+            HopId::SkbCopyDatagramIovec => {}
+            _ => return,
+        }
+        let first = self.open.get(&key).map_or(0, |open| open.payload_len);
+        let (length, is_read) = match hop_id {
+            HopId::SkbCopyDatagramIovec => (event.len, true),
+            HopId::NetifReceiveSkb => (event.payload_len, false),
+            _ => return,
+        };
+        if length > first {
+            self.take_over(key, direction, event.seq, length, is_read, sink);
+        }
+    }
+
+    /// Closes what has been received and lies within these bytes, but for the packet that has them now.
+    fn take_over(
+        &mut self,
+        whole: u64,
+        direction: Direction,
+        seq: u32,
+        length: u32,
+        is_read: bool,
+        sink: &mut dyn FnMut(Packet),
+    ) {
+        let Some(id) = self.open.get(&whole).map(|open| open.id) else { return };
+        let Some(data) = self.taken.data.get_mut(&direction) else { return };
+        let mut parts = Vec::new();
+        data.retain(|key| {
+            let Some(open) = self.open.get(key).filter(|open| open.outcome.is_none()) else { return false };
+            let is_part = *key != whole && lies_within(open, seq, length) && may_be_part(open, is_read);
+            if is_part && !parts.contains(key) {
+                parts.push(*key);
+            }
+            !is_part
+        });
+        if data.is_empty() {
+            self.taken.data.remove(&direction);
+        }
+        for key in parts {
+            let Some(open) = self.open.get_mut(&key) else { continue };
+            open.joined = Some(id);
+            let part = open.as_part();
+            if let Some(whole) = self.open.get_mut(&whole) {
+                whole.parts.push(part);
+            }
+            self.close(key, Closing::PartOf(id), sink);
+        }
+    }
+
+    /// Whether a tick at this time would close something: it must then be recorded.
+    #[must_use]
+    pub fn has_taken(&self, now_ns: u64) -> bool {
+        self.taken.empty.front().is_some_and(|(since, _)| since.saturating_add(SILENT_NS) <= now_ns)
+    }
+
+    /// Closes the segments without data that have been silent.
+    pub(super) fn close_taken(&mut self, now_ns: u64, sink: &mut dyn FnMut(Packet)) {
+        while self.has_taken(now_ns) {
+            let Some((since, key)) = self.taken.empty.pop_front() else { return };
+            if self.open.get(&key).is_some_and(|open| open.outcome.is_none() && open.last_ns() == since) {
+                self.close(key, Closing::Taken, sink);
+            }
+        }
+    }
+}
+
+fn lies_within(open: &Open, seq: u32, length: u32) -> bool {
+    let Some(last) = open.steps.iter().rev().find(|step| step.event.flags & EventFlags::L4 != 0) else { return false };
+    let from = last.event.seq.wrapping_sub(seq);
+    from < length && last.event.payload_len <= length - from
+}
+
+/// What is read has passed the stack; what comes out of GRO has come no further than there.
+fn may_be_part(open: &Open, is_read: bool) -> bool {
+    open.last_place().is_some_and(|step| match step.hop {
+        HopId::NapiGroReceiveEntry => !is_read,
+        HopId::NetifReceiveSkb | HopId::TcpProbe => is_read,
+        _ => false,
+    })
+}
