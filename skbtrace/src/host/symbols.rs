@@ -103,6 +103,23 @@ impl Symbols {
         self.data.get(name).copied()
     }
 
+    /// Where the functions are whose names begin with one of these, as ranges of addresses: those that follow one another make
+    /// one.
+    #[must_use]
+    pub fn ranges(&self, prefixes: &[&str]) -> Vec<(u64, u64)> {
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for (symbol, next) in self.functions.iter().zip(self.functions.iter().skip(1)) {
+            if !prefixes.iter().any(|prefix| symbol.name.starts_with(prefix)) {
+                continue;
+            }
+            match ranges.last_mut().filter(|last| last.1 == symbol.address) {
+                Some(last) => last.1 = next.address,
+                None => ranges.push((symbol.address, next.address)),
+            }
+        }
+        ranges
+    }
+
     /// `function+0x12` or `function+0x12 [module]` for an address within a function.
     #[must_use]
     pub fn describe(&self, address: u64) -> Option<String> {
@@ -144,6 +161,13 @@ ffffffffc0001000 t veth_xmit\t[veth]
         assert_eq!(symbols.variant("tcp_queue_rcv"), None);
         assert_eq!(symbols.data("__preempt_count"), Some(0x2c040));
         assert_eq!(symbols.data("pcpu_hot"), None);
+    }
+
+    #[test]
+    fn functions_that_follow_one_another_make_one_range() {
+        let symbols = Symbols::parse(TEXT);
+        assert_eq!(symbols.ranges(&["ip_", "__netif"]), [(0xffff_ffff_8100_1000, 0xffff_ffff_8100_2800)]);
+        assert_eq!(symbols.ranges(&["none"]), []);
     }
 
     #[test]

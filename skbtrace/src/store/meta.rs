@@ -86,6 +86,9 @@ pub struct Start {
     /// See [`StitchOptions::tcp_ends_unseen`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tcp_ends_unseen: bool,
+    /// See [`StitchOptions::tcp_code`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tcp_code: Vec<(u64, u64)>,
     /// Waits that are too long, nanoseconds, where somebody said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_ns: Option<u64>,
@@ -218,6 +221,7 @@ impl Start {
             max_open: options.max_open,
             idle_ns: options.idle_ns,
             tcp_ends_unseen: options.tcp_ends_unseen,
+            tcp_code: options.tcp_code.clone(),
             hops: HopId::ALL.iter().map(|hop| hop.name().to_owned()).collect(),
             ..Start::default()
         }
@@ -232,6 +236,7 @@ impl Start {
             max_open: self.max_open,
             idle_ns: self.idle_ns,
             tcp_ends_unseen: self.tcp_ends_unseen,
+            tcp_code: self.tcp_code.clone(),
             // What is shown of a recording, the reader decides.
             payload: 0,
         }

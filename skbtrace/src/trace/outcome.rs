@@ -198,7 +198,7 @@ pub(super) fn judge(open: &Open, closing: Closing, options: &StitchOptions) -> O
     let taken = |waits| options.tcp_ends_unseen.then(|| taken::outcome(steps, waits)).flatten();
     let seen = match closing {
         Closing::End if options.tcp_ends_unseen && !open.has_branches() => {
-            taken::used_up(steps, &options.reasons).or_else(|| Some(ended(steps, &options.reasons)))
+            taken::used_up(steps, options).or_else(|| Some(ended(steps, &options.reasons)))
         }
         Closing::End => Some(ended(steps, &options.reasons)),
         Closing::RunOver { lossy, now_ns } => {
@@ -320,10 +320,6 @@ fn is_used_up(last: Option<&Step>, reason: Option<u32>, reasons: &Reasons) -> bo
     match step.hop {
         HopId::TcpV4Rcv | HopId::TcpV6Rcv | HopId::TcpAddBacklog => empty && unnamed,
         HopId::TcpQueueRcv => empty && step.event.tcp_flags & tcp_flag::FIN != 0,
-        // The same, where tracepoints do not show that it was queued.
-        HopId::NetifReceiveSkb | HopId::TcpProbe => {
-            empty && step.event.tcp_flags & tcp_flag::FIN != 0 && reasons.is(reason, "QUEUE_PURGE")
-        }
         HopId::Icmpv6Rcv => unnamed,
         _ => false,
     }

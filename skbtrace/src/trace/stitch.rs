@@ -44,6 +44,8 @@ pub struct StitchOptions {
     pub payload: usize,
     /// The run traces by tracepoints alone, which do not see TCP free what it has taken.
     pub tcp_ends_unseen: bool,
+    /// Where the kernel's TCP is, as ranges of addresses in their order: of use where that is so.
+    pub tcp_code: Vec<(u64, u64)>,
 }
 
 impl Default for StitchOptions {
@@ -55,6 +57,7 @@ impl Default for StitchOptions {
             idle_ns: 1_000_000_000,
             payload: 0,
             tcp_ends_unseen: false,
+            tcp_code: Vec::new(),
         }
     }
 }
@@ -247,7 +250,9 @@ impl Stitcher {
             self.close(old, Closing::AddressReused { end_lost }, sink);
         }
         let role = hop(hop_id).role;
-        let parent = if split_from.is_none() { self.parent_of(hop_id, event) } else { None };
+        // Where ends are unseen, a clone may come under the address, and by that the id, of a packet that is no more.
+        let begins = if split_from.is_some() { self.options.tcp_ends_unseen } else { event.step == 0 };
+        let parent = self.parent_of(hop_id, event, begins);
         let mut open = Open {
             id: event.packet,
             kernel_id: event.packet,
@@ -263,7 +268,10 @@ impl Stitcher {
             payload_len: 0,
             retransmission: false,
             touched: self.options.target.is_none(),
-            start_unknown: split_from.is_some() && !role.is_origin() && event.flags & EventFlags::FIRST == 0,
+            start_unknown: split_from.is_some()
+                && parent.is_none()
+                && !role.is_origin()
+                && event.flags & EventFlags::FIRST == 0,
             next_step: 0,
             steps: Vec::with_capacity(24),
             branches: Vec::new(),

@@ -3,9 +3,11 @@
 
 use skbtrace_common::{EventFlags, HopId};
 
-use super::{How, Outcome, Reasons, delivered, is_used_up};
+use super::{How, Outcome, delivered};
 use crate::hops::Role;
+use crate::trace::flow::tcp_flag;
 use crate::trace::packet::{Queue, Step};
+use crate::trace::stitch::StitchOptions;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -21,8 +23,9 @@ pub(super) fn outcome(steps: &[Step], over_ns: Option<u64>) -> Option<Outcome> {
     let has_data = last.event.payload_len > 0;
     match (proto, over_ns) {
         (TCP, _) if !has_data => Some(delivered(steps, How::Protocol, last)),
-        (TCP, None) => Some(delivered(steps, How::Queued, last)),
-        (TCP | UDP, Some(over_ns)) => {
+        // From 6.18 on UDP leaves the freeing of what was read to another CPU, as TCP does.
+        (TCP, None) | (UDP, _) => Some(delivered(steps, How::Queued, last)),
+        (TCP, Some(over_ns)) => {
             let for_ns = over_ns.saturating_sub(last.event.time_ns);
             Some(Outcome::Waiting { at: last.hop, queue: Some(Queue::Socket), for_ns })
         }
@@ -32,7 +35,7 @@ pub(super) fn outcome(steps: &[Step], over_ns: Option<u64>) -> Option<Outcome> {
 
 /// The outcome of a packet that was freed in good order behind the last hop that tracepoints have on the way up: its protocol
 /// used it up, or, a datagram, its reader. `None` for all others.
-pub(super) fn used_up(steps: &[Step], reasons: &Reasons) -> Option<Outcome> {
+pub(super) fn used_up(steps: &[Step], options: &StitchOptions) -> Option<Outcome> {
     let (end, path) = steps.split_last()?;
     match end.role() {
         Role::Copy => return Some(delivered(steps, How::Copied, end)),
@@ -40,14 +43,31 @@ pub(super) fn used_up(steps: &[Step], reasons: &Reasons) -> Option<Outcome> {
         _ => {}
     }
     let last = last(path).filter(|last| is_received(last))?;
-    let reason = (end.event.flags & EventFlags::REASON != 0).then_some(end.event.reason);
-    let in_order =
-        end.hop == HopId::ConsumeSkb || reasons.is(reason, "CONSUMED") || is_used_up(Some(last), reason, reasons);
-    if !in_order {
+    let in_order = end.hop == HopId::ConsumeSkb || options.reasons.is(reason(end), "CONSUMED");
+    if !in_order && !is_used_up_by_tcp(last, end, options) {
         return None;
     }
     let how = if protocol(path) == UDP { How::Queued } else { How::Protocol };
     Some(delivered(steps, how, last))
+}
+
+/// As `is_used_up` of other backends, which see that TCP has the segment: here the place of the code that frees it says so, or that
+/// a stream's end was still queued when the socket was closed.
+fn is_used_up_by_tcp(last: &Step, end: &Step, options: &StitchOptions) -> bool {
+    let (reasons, reason) = (&options.reasons, reason(end));
+    let unnamed = reason.is_none() || reasons.is(reason, "NOT_SPECIFIED");
+    let code = options.tcp_code.partition_point(|(start, _)| *start <= end.event.location);
+    let by_tcp = code.checked_sub(1).is_some_and(|range| end.event.location < options.tcp_code[range].1);
+    let ends_stream = last.event.tcp_flags & tcp_flag::FIN != 0 && reasons.is(reason, "QUEUE_PURGE");
+    let empty = last.event.tcp_flags & tcp_flag::ACK != 0 && last.event.payload_len == 0;
+    last.event.flags & EventFlags::L4 != 0
+        && last.event.l4_proto == TCP
+        && empty
+        && (ends_stream || (unnamed && by_tcp))
+}
+
+fn reason(end: &Step) -> Option<u32> {
+    (end.event.flags & EventFlags::REASON != 0).then_some(end.event.reason)
 }
 
 /// The outcome of a packet whose bytes came to be a part of another: GRO's, when it had come no further than there, or TCP's.

@@ -15,9 +15,9 @@ const MAX_SIBLINGS: usize = 64;
 impl Stitcher {
     /// The packet that a new one is a clone or a copy of, or, then with true, a part. A packet that begins at a sender is none: TCP keeps the data
     /// of what it sent, and sends it again from there. Nor is one whose beginning was lost: it may have been there.
-    pub(super) fn parent_of(&mut self, hop_id: HopId, event: &Event) -> Option<(u64, bool)> {
+    pub(super) fn parent_of(&mut self, hop_id: HopId, event: &Event, begins: bool) -> Option<(u64, bool)> {
         let role = hop(hop_id).role;
-        let known_start = event.step == 0 || role == Role::Tap;
+        let known_start = begins || role == Role::Tap;
         if !known_start || role.is_origin() {
             return None;
         }
