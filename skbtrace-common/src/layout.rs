@@ -72,6 +72,9 @@ pub struct Offsets {
     pub cloned: Bits,
     /// `sk_buff.pkt_type`
     pub pkt_type: Bits,
+    /// `sk_buff.vlan_present`, before Linux 6.2: taking a tag off clears nothing but that. Later kernels clear `vlan_tci`, and
+    /// the mask is 0.
+    pub vlan_present: Bits,
     /// `skb_shared_info.gso_size`
     pub gso_size: u32,
     /// `skb_shared_info.gso_segs`
@@ -179,7 +182,8 @@ impl Source {
     pub const PEER: u8 = 5;
     /// The device of the route that the socket argument has cached.
     pub const SOCK: u8 = 6;
-    /// Where an argument that is a `struct nf_hook_state *` says that the packet came in, or else goes out.
+    /// Where an argument that is a `struct nf_hook_state *` says that the packet came in, or else goes out; behind routing, at
+    /// POSTROUTING, the other way round.
     pub const HOOK: u8 = 7;
 }
 

@@ -9,6 +9,9 @@ use crate::{
     read::{into, member},
 };
 
+/// `NF_INET_POST_ROUTING` and `NF_BR_POST_ROUTING`; other families have no such hook.
+const POSTROUTING: u8 = 4;
+
 /// Address of the `net_device` that `source` names; 0 when there is none.
 #[inline(always)]
 pub fn address(args: &impl Args, scratch: &Scratch, source: u8, arg: u8, first: u64) -> u64 {
@@ -24,8 +27,11 @@ pub fn address(args: &impl Args, scratch: &Scratch, source: u8, arg: u8, first: 
             member(route, offset!(dst_dev)).unwrap_or(0)
         }
         Source::HOOK => {
-            let device = member(args.get(arg), offset!(nf_in)).unwrap_or(0);
-            if device == 0 { member(args.get(arg), offset!(nf_out)).unwrap_or(0) } else { device }
+            let state = args.get(arg);
+            let (came, goes): (u64, u64) =
+                (member(state, offset!(nf_in)).unwrap_or(0), member(state, offset!(nf_out)).unwrap_or(0));
+            let routed = member::<u8>(state, offset!(nf_hook)) == Some(POSTROUTING);
+            if came == 0 || routed && goes != 0 { goes } else { came }
         }
         _ => 0,
     }

@@ -125,7 +125,9 @@ impl Scratch {
         self.event.data_len = self.u32(offset!(data_len));
         self.event.mark = self.u32(offset!(mark));
         self.event.users = self.u32(offset!(users));
-        self.event.vlan_tci = self.u16(offset!(vlan_tci));
+        let present: Bits = offset!(vlan_present);
+        let tagged = present.mask == 0 || self.bits(present) != 0;
+        self.event.vlan_tci = if tagged { self.u16(offset!(vlan_tci)) } else { 0 };
         self.event.ip_summed = self.bits(offset!(ip_summed));
         self.event.cloned = self.bits(offset!(cloned));
         self.event.pkt_type = self.bits(offset!(pkt_type));

@@ -12,6 +12,7 @@ mod checksum;
 mod diff;
 mod drops;
 mod ending;
+mod facts;
 mod filters;
 mod gallery;
 mod host;

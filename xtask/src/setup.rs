@@ -24,7 +24,7 @@ const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 const PREBUILT: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
 
 /// Programs that machines, tests and the demo call, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 19] = [
+const PROGRAMS: [(&str, &str); 20] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("depmod", "kmod"),
     ("setpriv", "util-linux"),
@@ -41,6 +41,7 @@ const PROGRAMS: [(&str, &str); 19] = [
     ("bpftool", "bpftool"),
     ("nft", "nftables"),
     ("iptables", "iptables"),
+    ("ebtables-legacy", "ebtables"),
     ("ethtool", "ethtool"),
     ("c++", "g++"),
     ("ps", "procps"),

@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Lists all that can change, drop, delay, duplicate or reorder a packet on its way through the interface: tc filters and BPF \
-programs, XDP, queueing disciplines, rules of nftables, iptables and ebtables, bridges and their ports, MTUs, routes and \
+programs, XDP, queueing disciplines, rules of nftables, iptables and ebtables, bridges and their ports, MTUs, offloads, routes and \
 reverse path filters, neighbours, sockets with full buffers. It looks at the interface, its peer, the bridge, the bridge's other \
 ports and their peers, each in its netns.
 

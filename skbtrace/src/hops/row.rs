@@ -99,7 +99,8 @@ pub enum DeviceAt {
     Peer,
     /// The device of the route that an argument, a `struct sock *`, has cached.
     Socket(u8),
-    /// Where an argument, a `struct nf_hook_state *`, says that the packet came in, or else goes out.
+    /// Where an argument, a `struct nf_hook_state *`, says that the packet came in, or else goes out; at POSTROUTING the other
+    /// way round.
     Hook(u8),
 }
 

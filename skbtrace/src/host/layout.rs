@@ -68,6 +68,7 @@ pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
         ip_summed: bits("ip_summed")?,
         cloned: bits("cloned")?,
         pkt_type: bits("pkt_type")?,
+        vlan_present: bits("vlan_present").unwrap_or_default(),
         gso_size: must("skb_shared_info", "gso_size")?,
         gso_segs: must("skb_shared_info", "gso_segs")?,
         gso_type: must("skb_shared_info", "gso_type")?,

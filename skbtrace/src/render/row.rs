@@ -127,7 +127,8 @@ fn remarks(before: Option<&Step>, step: &Step, told: &mut Option<Checksums>) -> 
         remarks.push(format!("shared by {}", event.users));
     }
     if before.map_or(0, |old| old.vlan_tci) != event.vlan_tci {
-        remarks.push(format!("vlan {}", event.vlan_tci & 0xfff));
+        let tag = event.vlan_tci & 0xfff;
+        remarks.push(if event.vlan_tci == 0 { "vlan none".to_owned() } else { format!("vlan {tag}") });
     }
     if before.map_or(0, |old| old.mark) != event.mark {
         remarks.push(format!("mark {:#x}", event.mark));

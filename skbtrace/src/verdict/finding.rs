@@ -8,6 +8,7 @@ use skbtrace_common::DeviceKey;
 
 use super::digest::Place;
 use super::words::{Class, Span};
+use crate::hops::Role;
 use crate::trace::{Packet, Queue, Step};
 
 /// So many packets of a finding are named.
@@ -102,6 +103,8 @@ pub enum Detail {
         place: Option<Place>,
         /// Whether that payload lay in pages that need not be the packet's own.
         paged: bool,
+        /// Whether it came to its first device from a packet socket: no protocol made it.
+        raw: bool,
     },
     /// Of packets that ended.
     Dropped {
@@ -217,6 +220,15 @@ impl Finding {
         };
         key(self) == key(other) && why(self) == why(other)
     }
+}
+
+/// Steps of the packet's path that follow each other, by their places; of the pairs between which nothing was missed. Work that
+/// is done on the packet where it is is no step of its path.
+pub(super) fn neighbours(steps: &[Step]) -> impl Iterator<Item = (usize, usize)> {
+    let mut path = (0..steps.len()).filter(|at| steps[*at].role() != Role::Work);
+    let mut before = path.next();
+    let pairs = path.filter_map(move |at| before.replace(at).map(|before| (before, at)));
+    pairs.filter(|(from, to)| steps[from + 1..=*to].iter().all(|step| step.missing == 0))
 }
 
 /// The devices of a packet's way as far as to a step.

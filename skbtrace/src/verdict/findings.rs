@@ -119,7 +119,11 @@ fn garbled(packet: &Packet, change: &Change) -> Option<(Finding, u64)> {
     let span = Span::Between(change.before.hop, change.after.hop);
     let device = Device::of(&after).filter(|_| after.role() != Role::Netfilter).or_else(|| place(&path).0);
     let paged = before.is_some_and(|step| step.event.data_len > 0 && step.event.flags & EventFlags::READ_FAILED == 0);
-    let mut finding = Finding::new(Class::Garbled, span, device, Detail::Garbled { place: change.place, paged });
+    let raw = steps
+        .first()
+        .is_some_and(|step| matches!(step.hop, HopId::DevQueueXmit | HopId::NetDevStartXmit | HopId::VethXmit));
+    let detail = Detail::Garbled { place: change.place, paged, raw };
+    let mut finding = Finding::new(Class::Garbled, span, device, detail);
     finding.hook = before.as_ref().and_then(Hook::of);
     finding.next_hook = Hook::of(&after);
     finding.way = way(&path);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use skbtrace_common::{Context, DeviceKey, EventFlags, HopId};
 
-use super::finding::{Detail, Device, Finding, Hook, Sighting, way};
+use super::finding::{Detail, Device, Finding, Hook, Sighting, neighbours, way};
 use super::words::{Class, Span};
 use crate::hops::Role;
 use crate::trace::{Outcome, Packet, Queue, Step};
@@ -51,12 +51,8 @@ impl Late {
     /// Takes the waits of a packet in.
     pub(super) fn observe(&mut self, packet: &Packet, number: u64) {
         for part in packet.tree() {
-            let path: Vec<usize> = (0..part.steps.len()).filter(|at| part.steps[*at].role() != Role::Work).collect();
-            for pair in path.windows(2) {
-                let seen = part.steps[pair[0] + 1..=pair[1]].iter().all(|step| step.missing == 0);
-                if seen {
-                    self.pair(&part.steps[..=pair[1]], pair[0], number);
-                }
+            for (before, after) in neighbours(&part.steps) {
+                self.pair(&part.steps[..=after], before, number);
             }
             self.stuck(part, number);
         }

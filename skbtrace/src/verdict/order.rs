@@ -10,10 +10,9 @@ use std::net::IpAddr;
 
 use skbtrace_common::{DeviceKey, EventFlags, HopId};
 
-use super::finding::{Detail, Device, Finding, Sighting, way};
+use super::finding::{Detail, Device, Finding, Sighting, neighbours, way};
 use super::late::leaves_queue;
 use super::words::{Class, Span};
-use crate::hops::Role;
 use crate::trace::{Flow, Packet, Step};
 
 /// Packets of a flow that are compared with each other.
@@ -56,13 +55,11 @@ impl Order {
         if packet.tree().any(Packet::was_cut) {
             return;
         }
-        let path: Vec<usize> = (0..packet.steps.len()).filter(|at| packet.steps[*at].role() != Role::Work).collect();
-        for pair in path.windows(2) {
-            let (before, after) = (&packet.steps[pair[0]], &packet.steps[pair[1]]);
-            let seen = packet.steps[pair[0] + 1..=pair[1]].iter().all(|step| step.missing == 0);
+        for (from, to) in neighbours(&packet.steps) {
+            let (before, after) = (&packet.steps[from], &packet.steps[to]);
             let nested = (before.event.flags | after.event.flags) & EventFlags::NESTED != 0;
-            if before.hop == HopId::DevQueueXmit && leaves_queue(after) && seen && !nested {
-                self.pass(&packet.steps[..=pair[1]], pair[0], number);
+            if before.hop == HopId::DevQueueXmit && leaves_queue(after) && !nested {
+                self.pass(&packet.steps[..=to], from, number);
             }
         }
     }

@@ -5,6 +5,7 @@
 //! the finding's place and can do what was seen. If several do, all are named: which of them it was, nobody has seen.
 
 mod ends;
+mod places;
 mod table;
 
 use skbtrace_common::HopId;
@@ -19,6 +20,10 @@ use table::{Reach, Row};
 
 /// So many facts are named where several fit.
 const NAMED: usize = 4;
+
+/// What a program that sends from a ring is to do.
+const GIVEN_BACK: &str =
+    "the sending program must leave a frame of its ring alone until the kernel has given it back (TP_STATUS_AVAILABLE)";
 
 /// A finding with its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +54,12 @@ pub trait Host {
 pub fn explain(finding: Finding, survey: Option<&Survey>, host: &dyn Host) -> Explained {
     let mut evidence = seen(&finding, host);
     let row = table::row(&finding, survey.is_some());
-    let facts = survey.map_or_else(Vec::new, |survey| fitting(&finding, &row, survey));
+    let mut facts = survey.map_or_else(Vec::new, |survey| fitting(&finding, &row, survey));
+    let mut advice: Vec<String> = Vec::new();
+    if let (true, Some(survey)) = (facts.is_empty() && row.cause == Cause::Sender, survey) {
+        facts = lenders(&finding, survey);
+        advice.extend((!facts.is_empty()).then(|| GIVEN_BACK.to_owned()));
+    }
     let (because, cause) = match facts[..] {
         [] => (unfounded(&finding, &row, survey), row.cause),
         [fact] => (format!("{}{}", fact.what, on(fact, &finding, host)), row.cause_of(fact)),
@@ -65,13 +75,13 @@ pub fn explain(finding: Finding, survey: Option<&Survey>, host: &dyn Host) -> Ex
     if !facts.is_empty() && cause == row.cause {
         evidence.push(row.because.to_owned());
     }
+    evidence.extend(survey.into_iter().flat_map(|survey| settings(&finding, &row, survey, host)));
     if facts.is_empty()
         && let Some(survey) = survey
     {
         evidence.extend(writer_on_the_way(&finding, survey, host));
         evidence.extend(survey.unseen.iter().map(|unseen| format!("not looked at: {unseen}")));
     }
-    let mut advice: Vec<String> = Vec::new();
     for undo in facts.iter().take(NAMED).filter_map(|fact| fact.undo.as_ref()) {
         if !advice.contains(undo) {
             advice.push(undo.clone());
@@ -87,10 +97,41 @@ pub fn explain(finding: Finding, survey: Option<&Survey>, host: &dyn Host) -> Ex
 /// What is broken may break a header: who writes into packets on the way is told of where packets are refused.
 fn writer_on_the_way(finding: &Finding, survey: &Survey, host: &dyn Host) -> Option<String> {
     let passed = |fact: &&Fact| fact.device().is_some_and(|key| finding.way.iter().any(|device| device.key == key));
-    let writer = survey.facts.iter().filter(|fact| fact.effects.garble).find(passed)?;
+    let writes = |fact: &&Fact| fact.effects.garble && fact.cause != Cause::Sender;
+    let writer = survey.facts.iter().filter(writes).find(passed)?;
     let writer = format!("{}{}", writer.what, on(writer, finding, host));
     (finding.class == Class::Dropped)
         .then(|| format!("on the way something writes into packets, headers perhaps too: {writer}"))
+}
+
+/// Who has lent the kernel the pages that such packets lie in: a packet socket with a ring, where one sent them.
+fn lenders<'a>(finding: &Finding, survey: &'a Survey) -> Vec<&'a Fact> {
+    let (Detail::Garbled { raw: true, .. }, Some(first)) = (&finding.detail, finding.way.first()) else {
+        return Vec::new();
+    };
+    // One that is bound to no device says of each packet which is meant.
+    let lends = |fact: &&Fact| match fact.device() {
+        Some(device) => device == first.key,
+        None => fact.netns == first.key.netns,
+    };
+    survey.facts.iter().filter(|fact| fact.cause == Cause::Sender && fact.effects.garble).filter(lends).collect()
+}
+
+/// Settings of the devices that the packets came by which do nothing to them, and have to do with what was seen.
+fn settings<'a>(
+    finding: &'a Finding,
+    row: &'a Row,
+    survey: &'a Survey,
+    host: &'a dyn Host,
+) -> impl Iterator<Item = String> + 'a {
+    let passed = |fact: &&Fact| {
+        let mut devices = finding.way.iter().chain(&finding.device).chain(&finding.toward);
+        fact.device().is_some_and(|key| devices.any(|device| device.key == key))
+    };
+    let about = |fact: &&Fact| row.settings.iter().any(|name| fact.what.starts_with(name));
+    let harmless = |fact: &&Fact| fact.cause == Cause::Device && fact.effects == Effects::default();
+    let facts = survey.facts.iter().filter(harmless).filter(about).filter(passed).take(NAMED);
+    facts.map(|fact| format!("{}{}", fact.what, on(fact, finding, host)))
 }
 
 /// The words for when nothing that is known of the host fits.
@@ -163,6 +204,8 @@ fn fitting<'a>(finding: &Finding, row: &Row, survey: &'a Survey) -> Vec<&'a Fact
         .filter(|fact| row.causes.is_empty() || row.causes.contains(&fact.cause))
         .filter(|fact| row.words.is_empty() || row.words.iter().any(|word| fact.what.contains(word)))
         .filter(|fact| can(&fact.effects, finding.class, row.writes) && is_here(fact))
+        // What a program may write to is its own packets: see `lenders`.
+        .filter(|fact| fact.cause != Cause::Sender)
         .filter_map(|fact| {
             let spot = row.spots.iter().position(|spot| *spot == fact.spot);
             let spot = if row.spots.is_empty() { Some(0) } else { spot }?;
@@ -201,7 +244,7 @@ fn spots(finding: &Finding) -> Vec<Spot> {
 fn seen(finding: &Finding, host: &dyn Host) -> Vec<String> {
     let mut evidence = Vec::new();
     match (&finding.detail, finding.span) {
-        (Detail::Garbled { place, paged }, Span::Between(from, to)) => {
+        (Detail::Garbled { place, paged, .. }, Span::Between(from, to)) => {
             let place = match place {
                 Some(Place::Byte { offset, difference }) => {
                     format!(": 1 byte differs, offset {offset} ({difference:+})")

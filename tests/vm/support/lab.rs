@@ -110,6 +110,15 @@ pub fn within<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
     netns::inside(namespace.as_fd(), work).unwrap()
 }
 
+/// The number of a device of the namespace that the thread is in.
+pub fn ifindex(device: &str) -> u32 {
+    let name = std::ffi::CString::new(device).unwrap();
+    // SAFETY: a string that ends in NUL and outlives the call.
+    let ifindex = unsafe { nix::libc::if_nametoindex(name.as_ptr()) };
+    assert_ne!(ifindex, 0, "no {device}");
+    ifindex
+}
+
 /// Packets that a device has received and sent, as the kernel counts them.
 pub fn device_packets(netns: &str, device: &str) -> u64 {
     let table = within(netns, || fs::read_to_string("/proc/thread-self/net/dev").unwrap());

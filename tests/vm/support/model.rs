@@ -124,6 +124,16 @@ pub struct Hop {
     pub to: Option<Device>,
     pub skb: String,
     pub vlan: Option<u16>,
+    /// What changed with it, where `--diff` was given.
+    #[serde(default)]
+    pub changed: Vec<Changed>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Changed {
+    pub field: String,
+    pub from: serde_json::Value,
+    pub to: serde_json::Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -237,6 +247,24 @@ impl Packet {
         lines
     }
 
+    /// What changed on its way, with `--diff`: a line for each hop that is not as the one before it was, with both, and each
+    /// field with its old value and its new one: `ip_forward → ip_output: ttl 64 63`. Hops that depend on the machine, see
+    /// [`Hop::is_of_the_packet`], are left out, and what changed with them is told of the next.
+    pub fn changes(&self) -> Vec<String> {
+        let (mut lines, mut before, mut changed) = (Vec::new(), "", Vec::new());
+        for hop in &self.hops {
+            changed.extend(hop.changed.iter().map(|it| format!("{} {} {}", it.field, plain(&it.from), plain(&it.to))));
+            if !hop.is_of_the_packet() {
+                continue;
+            }
+            if !changed.is_empty() {
+                lines.push(format!("{before} → {}: {}", hop.hop, changed.join(", ")));
+            }
+            (before, changed) = (&hop.hop, Vec::new());
+        }
+        lines
+    }
+
     /// The only hop of this name.
     pub fn hop(&self, name: &str) -> &Hop {
         let [hop] = self.hops.iter().filter(|hop| hop.hop == name).collect::<Vec<_>>()[..] else {
@@ -244,6 +272,11 @@ impl Packet {
         };
         hop
     }
+}
+
+/// A value as it is, without the quotes of JSON.
+fn plain(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 impl Hop {

@@ -35,7 +35,9 @@ struct Load {
     count: u32,
     instructions: u64,
     licence: u64,
-    rest: [u64; 12],
+    log_and_flags: [u64; 3],
+    name: [u8; 16],
+    rest: [u64; 7],
 }
 
 /// The same for BPF_OBJ_PIN.
@@ -47,29 +49,45 @@ struct Pin {
 }
 
 fn load(verdict: Verdict) -> OwnedFd {
+    load_as(6, verdict as u32, "")
+}
+
+/// Loads a program of this type and name that says the same of everything.
+pub(super) fn load_as(kind: u32, verdict: u32, name: &str) -> OwnedFd {
     // r0 = verdict; exit
-    let instructions: [u64; 2] = [0xb7 | (verdict as u64) << 32, 0x95];
+    let instructions: [u64; 2] = [0xb7 | u64::from(verdict) << 32, 0x95];
+    let mut bytes = [0; 16];
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
     let load = Load {
-        kind: 6,
+        kind,
         count: 2,
         instructions: instructions.as_ptr() as u64,
         licence: c"GPL".as_ptr() as u64,
-        rest: [0; 12],
+        log_and_flags: [0; 3],
+        name: bytes,
+        rest: [0; 7],
     };
-    let fd = bpf(5, &load);
-    // SAFETY: the kernel has just given it to us.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+    create(5, &load).unwrap()
 }
 
 fn pin(program: &OwnedFd, path: &str) {
     use std::os::fd::AsRawFd as _;
     let path = std::ffi::CString::new(path).unwrap();
-    bpf(6, &Pin { path: path.as_ptr() as u64, fd: program.as_raw_fd().try_into().unwrap(), flags: 0 });
+    bpf(6, &Pin { path: path.as_ptr() as u64, fd: program.as_raw_fd().try_into().unwrap(), flags: 0 }).unwrap();
 }
 
-fn bpf<T>(command: libc::c_long, attributes: &T) -> i32 {
+/// A command that makes something.
+pub(super) fn create<T>(command: libc::c_long, attributes: &T) -> std::io::Result<OwnedFd> {
+    let fd = bpf(command, attributes)?;
+    // SAFETY: the kernel has just given it to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn bpf<T>(command: libc::c_long, attributes: &T) -> std::io::Result<i32> {
     // SAFETY: the kernel reads as many bytes as it is told, and what they point to outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
-    assert!(result >= 0, "bpf {command}: {}", std::io::Error::last_os_error());
-    result.try_into().unwrap()
+    if result < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    result.try_into().map_err(std::io::Error::other)
 }

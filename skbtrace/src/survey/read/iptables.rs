@@ -1,4 +1,4 @@
-//! Rules of the legacy iptables, ip6tables, arptables and ebtables, as their `-save` commands list them.
+//! Rules of the legacy iptables, ip6tables, arptables and ebtables, as their own commands list them.
 //!
 //! They are asked only where the kernel says that the namespace has a table, because asking loads the table otherwise. The
 //! rules of the variants that write nftables are nftables' own.
@@ -9,6 +9,7 @@ use super::{
     DELAY, DROP, DUPLICATE, Found, GARBLE, NOTHING, REWRITE,
     chains::Calls,
     command::{Answer, run},
+    few::Few,
     place::Place,
 };
 use crate::{
@@ -30,21 +31,59 @@ pub(super) fn facts(place: &Place<'_>, found: &mut Found) {
         }
     }
     let bridge = place.topology.links_in(place.inum).any(|link| link.kind == Kind::Bridge);
-    let tables = ["ebtable_filter", "ebtable_nat", "ebtable_broute"];
-    let loaded = |module: &&str| fs::exists(format!("/sys/module/{module}")).unwrap_or(false);
-    // Tables that are built into a kernel are not seen there: such kernels are rare, and asking for a table makes one.
-    if bridge && tables.iter().any(loaded) {
+    if bridge && ebtables().next().is_some() {
         read(place, "ebtables", found);
     }
+}
+
+/// The tables of the legacy ebtables. Such as are built into a kernel are not seen: they are rare, and asking for a table
+/// makes one.
+fn ebtables() -> impl Iterator<Item = &'static str> {
+    let loaded = |table: &&str| fs::exists(format!("/sys/module/ebtable_{table}")).unwrap_or(false);
+    ["filter", "nat", "broute"].into_iter().filter(loaded)
+}
+
+/// The rules of a tool, as its -save command lists them.
+fn save(tool: &str, command: &str) -> Answer {
+    if tool != "ebtables" {
+        return run(&format!("{command}-save"), &[]);
+    }
+    // That of ebtables is a script that asks whatever ebtables is by its plain name: the other variant, where both are installed.
+    let mut saved = Vec::new();
+    for table in ebtables() {
+        match run(command, &["-t", table, "-L"]) {
+            Answer::Said(listing) => saved.extend(as_saved(&String::from_utf8_lossy(&listing)).into_bytes()),
+            other => return other,
+        }
+    }
+    Answer::Said(saved)
+}
+
+/// A listing of ebtables in the form of -save: `Bridge table: filter`, `Bridge chain: INPUT, entries: 1, policy: ACCEPT`, rules.
+fn as_saved(listing: &str) -> String {
+    let mut chain = "";
+    let line = |line| match line {
+        "" => None,
+        line => Some(match (line.strip_prefix("Bridge table: "), line.strip_prefix("Bridge chain: ")) {
+            (Some(table), _) => format!("*{table}\n"),
+            (None, Some(rest)) => {
+                let (name, rest) = rest.split_once(", entries: ").unwrap_or((rest, ""));
+                chain = name;
+                format!(":{name} {}\n", rest.rsplit_once("policy: ").map_or("-", |(_, policy)| policy))
+            }
+            (None, None) => format!("-A {chain} {line}\n"),
+        }),
+    };
+    listing.lines().map(str::trim).filter_map(line).collect()
 }
 
 fn read(place: &Place<'_>, tool: &str, found: &mut Found) {
     // Where both variants are installed the plain name may be either; where one is, it is that one.
     let legacy = format!("{tool}-legacy");
-    let (name, answer) = match run(&format!("{legacy}-save"), &[]) {
+    let (name, answer) = match save(tool, &legacy) {
         Answer::Missing => match run(tool, &["--version"]) {
             Answer::Said(version) if !version.windows(9).any(|words| words == b"nf_tables") => {
-                (tool.to_owned(), run(&format!("{tool}-save"), &[]))
+                (tool.to_owned(), save(tool, tool))
             }
             Answer::Said(_) | Answer::Missing => (legacy, Answer::Missing),
             failed @ Answer::Failed(_) => (legacy, failed),
@@ -54,7 +93,7 @@ fn read(place: &Place<'_>, tool: &str, found: &mut Found) {
     let missing = match answer {
         Answer::Said(text) => return found.facts.extend(parse(place, tool, &name, &String::from_utf8_lossy(&text))),
         Answer::Missing => format!("there is no {name} here to list them (Debian: the package {})", package(tool)),
-        Answer::Failed(said) => format!("{name}-save said: {said}"),
+        Answer::Failed(said) => format!("it said: {said}"),
     };
     found.unseen.push(format!("the rules of {name} in {}: {missing}", place.label()));
 }
@@ -113,25 +152,28 @@ fn parse(place: &Place<'_>, tool: &str, command: &str, saved: &str) -> Vec<Fact>
         let name = printable(table.name.as_bytes());
         for (base, policy) in &table.policies {
             let Some(spot) = spot(tool, base) else { continue };
-            let mut add = |effects, what, undo| {
-                facts.push(Fact { undo: place.undo(undo), ..place.fact(cause, None, spot, effects, what) });
-            };
+            let fact =
+                |effects, what, undo| Fact { undo: place.undo(undo), ..place.fact(cause, None, spot, effects, what) };
             if policy == "DROP" {
                 let undo = Some(format!("{command} -t {name} -P {base} ACCEPT"));
-                add(DROP, format!("{tool} {name} {base}: policy DROP"), undo);
+                facts.push(fact(DROP, format!("{tool} {name} {base}: policy DROP"), undo));
             }
             let reached = calls.reached(base);
+            let mut few = Few::new();
             for rule in table.rules.iter().filter(|rule| reached.contains(&rule.chain)) {
                 let effects = rule.target.as_deref().map_or(NOTHING, target);
                 if effects == NOTHING {
                     continue;
                 }
-                let chain = printable(rule.chain.as_bytes());
-                // By number: the text of a rule may hold anything, and is not for a shell.
-                let undo = super::shell::word(rule.chain.as_bytes());
-                let undo = undo.map(|chain| format!("{command} -t {name} -D {chain} {}", rule.number));
-                add(effects, format!("{tool} {name} {chain}: {}", printable(rule.text.as_bytes())), undo);
+                few.add(effects, || {
+                    let chain = printable(rule.chain.as_bytes());
+                    // By number: the text of a rule may hold anything, and is not for a shell.
+                    let undo = super::shell::word(rule.chain.as_bytes());
+                    let undo = undo.map(|chain| format!("{command} -t {name} -D {chain} {}", rule.number));
+                    fact(effects, format!("{tool} {name} {chain}: {}", printable(rule.text.as_bytes())), undo)
+                });
             }
+            facts.extend(few.all(|rest, effects| fact(effects, format!("{tool} {name} {base}: {rest}"), None)));
         }
     }
     facts
@@ -258,10 +300,27 @@ COMMIT
     }
 
     #[test]
+    fn a_chain_with_more_rules_than_anyone_reads_is_cut_short() {
+        use crate::survey::read::few::LISTED;
+        with_place("veth0", |place| {
+            let rule = |n: usize| format!("-A INPUT -s 10.0.{}.{}/32 -j DROP\n", n / 256, n % 256);
+            let rules: String = (0..LISTED + 1000).map(rule).collect();
+            let facts = parse(place, "iptables", "iptables", &format!("*filter\n:INPUT ACCEPT\n{rules}"));
+            assert_eq!(facts.len(), LISTED + 1);
+            let rest = &facts[LISTED];
+            assert_eq!(rest.what, "iptables filter INPUT: 1000 more rules, not listed here");
+            assert_eq!((rest.spot, rest.effects, rest.undo.as_deref()), (Spot::Input, DROP, None));
+        });
+    }
+
+    #[test]
     fn ebtables_has_hooks_of_its_own() {
         with_place("veth0", |place| {
-            let saved = "*filter\n:FORWARD ACCEPT\n-A FORWARD -p IPv4 -o veth0 -j DROP\n";
-            let facts = parse(place, "ebtables", "ebtables-legacy", saved);
+            let listing = "Bridge table: filter\n\nBridge chain: INPUT, entries: 0, policy: ACCEPT\n\n\
+                           Bridge chain: FORWARD, entries: 1, policy: ACCEPT\n-p IPv4 -o veth0 -j DROP \n";
+            let saved = as_saved(listing);
+            assert_eq!(saved, "*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n-A FORWARD -p IPv4 -o veth0 -j DROP\n");
+            let facts = parse(place, "ebtables", "ebtables-legacy", &saved);
             assert_eq!(facts.len(), 1);
             assert_eq!((facts[0].cause, facts[0].spot, facts[0].effects), (Cause::Ebtables, Spot::BridgeForward, DROP));
         });

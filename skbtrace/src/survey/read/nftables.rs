@@ -1,101 +1,67 @@
 //! Rules of nftables, as `nft` lists them, and those that the nft variants of iptables and ebtables keep in the same place.
 //!
-//! JSON says what a rule does; its text, which is how people know it, is in the plain listing only. Both are asked for, and
-//! only where the kernel says that the namespace has a table.
+//! They are asked for only where the kernel says that the namespace has a table, and only so many as can be listed in a few
+//! seconds; elements of sets, which may be millions, are never. A chain with more rules than anyone reads is cut short.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs, io,
-};
+mod listing;
+
+use std::{collections::BTreeSet, io};
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    DELAY, DROP, DUPLICATE, Found, GARBLE, NOTHING, REWRITE,
+    DROP, Found, NOTHING,
     chains::Calls,
     command::{Answer, run},
+    few::Few,
     iptables,
+    module::is_loaded,
     place::Place,
     shell::word,
 };
 use crate::{
     name::printable,
-    survey::{Effects, Fact, Spot},
+    survey::{Fact, Spot},
     topology::netlink::RouteSocket,
     verdict::Cause,
 };
+use listing::{Chain, MapKey, Rule, Ruleset, Seen, Texts, texts};
 
 // linux/netfilter/nfnetlink.h, nf_tables.h: subsystem 10
 const NFT_MSG_NEWTABLE: u16 = 10 << 8;
 const NFT_MSG_GETTABLE: u16 = 10 << 8 | 1;
+const NFT_MSG_NEWRULE: u16 = 10 << 8 | 6;
+const NFT_MSG_GETRULE: u16 = 10 << 8 | 7;
 
-/// What `nft -j list ruleset` prints, as far as it matters.
-#[derive(Deserialize)]
-struct Listing {
-    nftables: Vec<Item>,
-}
-
-#[derive(Deserialize)]
-struct Item {
-    chain: Option<Chain>,
-    rule: Option<Rule>,
-    map: Option<Map>,
-}
-
-#[derive(Deserialize)]
-struct Chain {
-    family: String,
-    table: String,
-    name: String,
-    hook: Option<String>,
-    policy: Option<String>,
-    /// A name, or a list of names.
-    dev: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct Rule {
-    family: String,
-    table: String,
-    chain: String,
-    handle: u64,
-    #[serde(default)]
-    expr: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-struct Map {
-    family: String,
-    table: String,
-    name: String,
-    #[serde(default)]
-    elem: Value,
-}
-
-/// What only the plain listing says.
-#[derive(Default)]
-struct Texts {
-    /// A rule's text by its table, chain and handle.
-    rules: BTreeMap<(String, String, u64), String>,
-    /// The devices of a chain by its table and name. Some versions of nft leave them out of the JSON.
-    devices: BTreeMap<(String, String), Vec<String>>,
-}
+/// So many rules of a namespace nft is asked to list: 30,000 took it four seconds and 240 MB.
+const MAX_RULES: usize = 20_000;
+/// So many maps are looked into.
+const MAX_MAPS: usize = 32;
 
 pub(super) fn facts(place: &Place<'_>, found: &mut Found) {
     // Asking for tables would load the module.
-    if !is_loaded("nf_tables") || !found.take(place, "the tables of nftables", has_tables()) {
+    if !is_loaded("nf_tables") || found.take(place, "the tables of nftables", count(NFT_MSG_GETTABLE)) == 0 {
         return;
     }
-    let missing = match run("nft", &["-j", "list", "ruleset"]) {
-        Answer::Said(json) => match serde_json::from_slice::<Listing>(&json) {
-            Ok(listing) => {
-                let texts = match run("nft", &["-s", "-a", "list", "ruleset"]) {
+    let rules = found.take(place, "the rules of nftables", count(NFT_MSG_GETRULE));
+    // Chains alone still say their policies.
+    let what = if rules > MAX_RULES { "chains" } else { "ruleset" };
+    let missing = match run("nft", &["-j", "-t", "list", what]) {
+        Answer::Said(json) => match Ruleset::parse(&json) {
+            Ok(mut ruleset) => {
+                look_into_maps(&mut ruleset);
+                let texts = match run("nft", &["-s", "-a", "-t", "list", what]) {
                     Answer::Said(text) => texts(&text),
                     _ => Texts::default(),
                 };
-                return found.facts.extend(parse(place, listing, &texts));
+                found.facts.extend(parse(place, &ruleset, &texts));
+                if rules <= MAX_RULES {
+                    return;
+                }
+                format!(
+                    "there are {rules}, and more than {MAX_RULES} are not gone through, only the policies of their chains"
+                )
             }
             Err(error) => format!("nft printed something unexpected: {error}"),
         },
@@ -105,29 +71,18 @@ pub(super) fn facts(place: &Place<'_>, found: &mut Found) {
     found.unseen.push(format!("the rules of nftables in {}: {missing}", place.label()));
 }
 
-/// Whether the kernel has a module, loaded or built in. A kernel without modules loads none when it is asked.
-fn is_loaded(module: &str) -> bool {
-    if fs::exists(format!("/sys/module/{module}")).unwrap_or(false) || !fs::exists("/proc/modules").unwrap_or(true) {
-        return true;
-    }
-    let release = rustix::system::uname();
-    match fs::read_to_string(format!("/lib/modules/{}/modules.builtin", release.release().to_string_lossy())) {
-        Ok(list) => list.lines().any(|line| line.ends_with(&format!("/{module}.ko"))),
-        // In a container the list may be missing: then the kernel's symbols tell.
-        Err(_) => fs::read_to_string("/proc/kallsyms").is_ok_and(|symbols| symbols.contains(&format!(" {module}_"))),
-    }
-}
-
-fn has_tables() -> io::Result<bool> {
+/// How many tables or rules the kernel has.
+fn count(get: u16) -> io::Result<usize> {
+    let new = if get == NFT_MSG_GETRULE { NFT_MSG_NEWRULE } else { NFT_MSG_NEWTABLE };
     let mut socket = match RouteSocket::open_protocol(NETLINK_NETFILTER) {
         // No netfilter at all.
-        Err(error) if error.raw_os_error() == Some(EPROTONOSUPPORT) => return Ok(false),
+        Err(error) if error.raw_os_error() == Some(EPROTONOSUPPORT) => return Ok(0),
         socket => socket?,
     };
-    match socket.dump(NFT_MSG_GETTABLE, NFT_MSG_NEWTABLE, &[0; 4], |_| Some(())) {
+    match socket.dump(get, new, &[0; 4], |_| Some(())) {
         // Netfilter without nftables.
-        Err(error) if matches!(error.raw_os_error(), Some(EINVAL | EOPNOTSUPP)) => Ok(false),
-        tables => Ok(!tables?.is_empty()),
+        Err(error) if matches!(error.raw_os_error(), Some(EINVAL | EOPNOTSUPP)) => Ok(0),
+        all => Ok(all?.len()),
     }
 }
 
@@ -135,71 +90,47 @@ const EINVAL: i32 = 22;
 const EPROTONOSUPPORT: i32 = 93;
 const EOPNOTSUPP: i32 = 95;
 
-/// The text of every rule in `nft -s -a list ruleset`: `table inet filter { # handle 1`, in that `chain input { …`, in that
-/// rules, each with a tab more.
-fn texts(listing: &[u8]) -> Texts {
-    let listing = String::from_utf8_lossy(listing);
-    let (mut table, mut chain) = (String::new(), String::new());
-    let mut texts = Texts::default();
-    for line in listing.lines() {
-        let depth = line.bytes().take_while(|byte| *byte == b'\t').count();
-        let line = line.trim();
-        if depth == 2 && line.starts_with("type ") {
-            texts.devices.insert((table.clone(), chain.clone()), devices_in(line));
-        }
-        let Some((text, handle)) = line.rsplit_once(" # handle ") else { continue };
-        let name = |kind: &str| text.strip_prefix(kind)?.strip_suffix(" {");
-        match depth {
-            0 => table = name("table ").unwrap_or_default().to_owned(),
-            1 => chain = name("chain ").unwrap_or_default().to_owned(),
-            2 => {
-                if let Ok(handle) = handle.parse() {
-                    texts.rules.insert((table.clone(), chain.clone(), handle), printable(text.as_bytes()));
-                }
-            }
-            _ => {}
-        }
-    }
-    texts
-}
-
-/// `… hook ingress device "d0" priority …` or `… devices = { d0, d1 } priority …`.
-fn devices_in(line: &str) -> Vec<String> {
-    let list = match (line.split_once(" devices = { "), line.split_once(" device ")) {
-        (Some((_, rest)), _) => rest.split(" }").next(),
-        (None, Some((_, rest))) => rest.split(' ').next(),
-        (None, None) => None,
+/// Asks for the elements of those maps whose verdicts rules take.
+fn look_into_maps(ruleset: &mut Ruleset) {
+    let named = |rule: &Rule| -> Vec<MapKey> {
+        let key = |name: &String| (rule.family.clone(), rule.table.clone(), name.clone());
+        rule.does.maps.iter().map(key).collect()
     };
-    let names = list.unwrap_or_default().split(", ").map(|name| name.trim_matches('"').to_owned());
-    names.filter(|name| !name.is_empty()).collect()
+    let wanted: BTreeSet<MapKey> = ruleset.rules.iter().flat_map(named).collect();
+    // nft puts its arguments together and reads them as a program: a name must be no more than a name.
+    let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    for (at, key) in wanted.into_iter().enumerate() {
+        let (family, table, name) = &key;
+        let asked = at < MAX_MAPS && [family, table, name].into_iter().all(|word| is_plain(word));
+        let answer = asked.then(|| run("nft", &["-j", "list", "map", family, table, name]));
+        let listed = match answer {
+            Some(Answer::Said(json)) => Ruleset::parse(&json).ok().and_then(|mut listed| listed.maps.remove(&key)),
+            _ => None,
+        };
+        // What cannot be looked into may drop: most of them do.
+        ruleset.maps.insert(key, listed.unwrap_or_else(|| Seen { effects: DROP, ..Seen::default() }));
+    }
 }
 
-fn parse(place: &Place<'_>, listing: Listing, texts: &Texts) -> Vec<Fact> {
-    let (mut chains, mut rules, mut maps) = (Vec::new(), Vec::new(), BTreeMap::new());
-    for item in listing.nftables {
-        chains.extend(item.chain);
-        rules.extend(item.rule);
-        if let Some(map) = item.map {
-            maps.insert((map.family, map.table, map.name), map.elem);
-        }
-    }
+fn parse(place: &Place<'_>, ruleset: &Ruleset, texts: &Texts) -> Vec<Fact> {
     // A chain's name says what it is in its table only.
     let full = |family: &str, table: &str, chain: &str| format!("{family}\t{table}\t{chain}");
     let mut calls = Calls::default();
     let mut does = Vec::new();
-    for rule in &rules {
-        let mut seen = Seen::default();
-        for expression in &rule.expr {
-            seen.look(expression, &|name| maps.get(&(rule.family.clone(), rule.table.clone(), name.to_owned())));
-        }
-        for target in &seen.targets {
-            let here = full(&rule.family, &rule.table, &rule.chain);
+    for rule in &ruleset.rules {
+        let here = full(&rule.family, &rule.table, &rule.chain);
+        let map = |name: &String| ruleset.maps.get(&(rule.family.clone(), rule.table.clone(), name.clone()));
+        let all: Vec<&Seen> = std::iter::once(&rule.does).chain(rule.does.maps.iter().filter_map(map)).collect();
+        for target in all.iter().flat_map(|seen| &seen.targets) {
             calls.add(&here, &full(&rule.family, &rule.table, target));
         }
-        does.push((rule, seen.effects));
+        let effects = all.iter().fold(NOTHING, |effects, seen| effects | seen.effects);
+        if effects != NOTHING {
+            does.push((rule, here, effects));
+        }
     }
     let mut facts = Vec::new();
-    for base in &chains {
+    for base in &ruleset.chains {
         let Some(spot) = base.hook.as_deref().and_then(|hook| spot(&base.family, hook)) else { continue };
         let devices = devices(place, base, texts);
         let (cause, tool) = tool(&base.family, &base.table, &base.name);
@@ -225,17 +156,30 @@ fn parse(place: &Place<'_>, listing: Listing, texts: &Texts) -> Vec<Fact> {
             }
         }
         let reached = calls.reached(&full(&base.family, &base.table, &base.name));
-        for (rule, effects) in &does {
-            if *effects == NOTHING || !reached.contains(&full(&rule.family, &rule.table, &rule.chain)) {
-                continue;
+        let here: Vec<_> = does.iter().filter(|(_, chain, _)| reached.contains(chain)).collect();
+        for ifindex in &devices {
+            let mut few = Few::new();
+            for (rule, _, effects) in &here {
+                few.add(*effects, || {
+                    let fact = place.fact(cause, *ifindex, spot, *effects, rule_text(rule, tool, texts));
+                    Fact { undo: place.undo(rule_undo(rule)), ..fact }
+                });
             }
-            for ifindex in &devices {
-                let fact = place.fact(cause, *ifindex, spot, *effects, rule_text(rule, tool, texts));
-                facts.push(Fact { undo: place.undo(rule_undo(rule)), ..fact });
-            }
+            facts.extend(few.all(|rest, effects| {
+                let what = format!("{}: {rest}", chain_text(&base.family, &base.table, &base.name, tool));
+                place.fact(cause, *ifindex, spot, effects, what)
+            }));
         }
     }
     facts
+}
+
+fn chain_text(family: &str, table: &str, chain: &str, tool: Option<&str>) -> String {
+    let (table, chain) = (printable(table.as_bytes()), printable(chain.as_bytes()));
+    match tool {
+        Some(tool) => format!("{tool} {table} {chain}"),
+        None => format!("nft chain {family} {table} {chain}"),
+    }
 }
 
 fn rule_text(rule: &Rule, tool: Option<&str>, texts: &Texts) -> String {
@@ -303,60 +247,6 @@ fn devices(place: &Place<'_>, chain: &Chain, texts: &Texts) -> Vec<Option<u32>> 
     };
     let links = place.links().filter(|link| names.iter().any(|name| called(name, &link.name)));
     links.map(|link| Some(link.key.ifindex)).collect()
-}
-
-/// What a rule's expressions do, and which chains they call.
-#[derive(Default)]
-struct Seen {
-    effects: Effects,
-    targets: BTreeSet<String>,
-}
-
-impl Seen {
-    fn look<'a>(&mut self, value: &'a Value, map: &dyn Fn(&str) -> Option<&'a Value>) {
-        match value {
-            Value::Array(all) => all.iter().for_each(|one| self.look(one, map)),
-            Value::Object(fields) => {
-                for (key, value) in fields {
-                    self.effects = self.effects | statement(key, value);
-                    if matches!(key.as_str(), "jump" | "goto") {
-                        self.targets.extend(value["target"].as_str().map(str::to_owned));
-                    }
-                    // Verdicts may stand in a map, and the map under a name.
-                    if key == "vmap"
-                        && let Some(elements) =
-                            value["data"].as_str().and_then(|name| map(name.trim_start_matches('@')))
-                    {
-                        self.look(elements, &|_| None);
-                    }
-                    // What is compared does nothing.
-                    if key != "match" {
-                        self.look(value, map);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-fn statement(key: &str, value: &Value) -> Effects {
-    match key {
-        "drop" | "reject" => DROP,
-        // Bytes by their offset may be anything, the payload too; a named field is a header's.
-        "mangle" if value["key"]["payload"]["base"].is_string() => GARBLE | REWRITE,
-        "mangle" | "snat" | "dnat" | "masquerade" | "redirect" | "tproxy" | "reset" => REWRITE,
-        "synproxy" => DROP | REWRITE,
-        // A program gets the packet and gives back what it likes, when it likes.
-        "queue" => GARBLE | DROP | DELAY | REWRITE,
-        "dup" => DUPLICATE,
-        "fwd" => DROP,
-        "xt" if value["type"].as_str() == Some("target") => match value["name"].as_str() {
-            Some(name) => iptables::target(name),
-            None => DROP | REWRITE,
-        },
-        _ => NOTHING,
-    }
 }
 
 #[cfg(test)]

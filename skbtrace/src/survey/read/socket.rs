@@ -1,4 +1,5 @@
-//! Sockets that copy packets of a device, and UDP sockets that have dropped some because their buffers were full.
+//! Sockets that copy packets of a device, or send from memory that a program can still write to, and UDP sockets that have
+//! dropped some because their buffers were full.
 
 use std::{
     collections::HashMap,
@@ -7,14 +8,24 @@ use std::{
     os::unix::ffi::OsStrExt as _,
 };
 
-use super::{DROP, Found, NOTHING, place::Place};
-use crate::{name::printable, survey::Spot, verdict::Cause};
+use super::{
+    DROP, Found, GARBLE, NOTHING,
+    place::Place,
+    ring::{Ring, Rings},
+};
+use crate::{
+    name::printable,
+    survey::{Fact, Spot},
+    verdict::Cause,
+};
 
 /// A socket of AF_PACKET.
 #[derive(Debug, PartialEq, Eq)]
 struct Packet {
     /// `None`: all devices of the namespace.
     device: Option<u32>,
+    /// Whether it receives anything: it has a protocol.
+    hears: bool,
     inode: u64,
 }
 
@@ -27,10 +38,17 @@ struct Udp {
     drops: u64,
 }
 
-/// Which process has a socket open, by inode: `python3[301]`, safe to print. All processes are looked through once, when the
-/// first socket turns up that matters.
+/// A process: its number and its name, safe to print.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    pub(super) pid: u32,
+    pub(super) comm: String,
+}
+
+/// Which process has a socket open, by inode. All processes are looked through once, when the first socket turns up that
+/// matters.
 #[derive(Default)]
-pub(super) struct Owners(Option<HashMap<u64, String>>);
+pub(super) struct Owners(Option<HashMap<u64, Owner>>);
 
 pub(super) fn facts(place: &Place<'_>, owners: &mut Owners, found: &mut Found) {
     let mut table = |name: &str| {
@@ -46,12 +64,13 @@ pub(super) fn facts(place: &Place<'_>, owners: &mut Owners, found: &mut Found) {
         return;
     }
     let owners = owners.0.get_or_insert_with(read_owners);
-    let of = |inode: u64| owners.get(&inode).map_or_else(String::new, |owner| format!(" of {owner}"));
-    for one in packets {
-        let which = one.device.map_or_else(|| "all devices".to_owned(), |device| place.name(device));
-        let what = format!("packet socket{} on {which}: copies packets, changes none", of(one.inode));
-        let spot = if one.device.is_some() { Spot::Device } else { Spot::Socket };
-        found.facts.push(place.fact(Cause::Socket, one.device, spot, NOTHING, what));
+    let of = |inode: u64| owners.get(&inode).map_or_else(String::new, |it| format!(" of {}[{}]", it.comm, it.pid));
+    if !packets.is_empty() {
+        let rings = Rings::read(place, &mut found.unseen);
+        for one in packets {
+            let ring = rings.of(one.inode, one.hears, owners.get(&one.inode));
+            found.facts.push(packet(place, &one, &of(one.inode), ring));
+        }
     }
     for one in udp {
         let (address, port, drops) = (one.address, one.port, one.drops);
@@ -63,11 +82,34 @@ pub(super) fn facts(place: &Place<'_>, owners: &mut Owners, found: &mut Found) {
     }
 }
 
+fn packet(place: &Place<'_>, one: &Packet, of: &str, ring: Ring) -> Fact {
+    let which = one.device.map_or_else(|| "all devices".to_owned(), |device| place.name(device));
+    let spot = if one.device.is_some() { Spot::Device } else { Spot::Socket };
+    let (cause, effects, does) = match ring {
+        Ring::None if one.hears => (Cause::Socket, NOTHING, "copies packets, changes none".to_owned()),
+        Ring::None => (Cause::Socket, NOTHING, "only sends".to_owned()),
+        Ring::Sends { bytes } => {
+            let ring = bytes.map_or_else(|| "a ring".to_owned(), |bytes| format!("a ring of {bytes} bytes"));
+            (
+                Cause::Sender,
+                GARBLE,
+                format!("sends packets from {ring}, to which its program can write while they are on their way"),
+            )
+        }
+        Ring::Either => {
+            (Cause::Socket, NOTHING, "copies packets; whether it also sends from its ring is not known".to_owned())
+        }
+    };
+    place.fact(cause, one.device, spot, effects, format!("packet socket{of} on {which}: {does}"))
+}
+
 /// `sk RefCnt Type Proto Iface R Rmem User Inode`.
 fn parse_packet(line: &str) -> Option<Packet> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let device: u32 = fields.get(4)?.parse().ok()?;
-    Some(Packet { device: Some(device).filter(|device| *device != 0), inode: fields.get(8)?.parse().ok()? })
+    let protocol = u16::from_str_radix(fields.get(3)?, 16).ok()?;
+    let device = Some(device).filter(|device| *device != 0);
+    Some(Packet { device, hears: protocol != 0, inode: fields.get(8)?.parse().ok()? })
 }
 
 /// `sl local rem st tx:rx tr:tm retrnsmt uid timeout inode ref pointer drops`, of those with drops.
@@ -96,7 +138,7 @@ fn parse_address(hex: &str) -> Option<IpAddr> {
     }
 }
 
-fn read_owners() -> HashMap<u64, String> {
+fn read_owners() -> HashMap<u64, Owner> {
     let mut owners = HashMap::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
@@ -110,7 +152,7 @@ fn read_owners() -> HashMap<u64, String> {
                 let comm = fs::read(process.path().join("comm")).unwrap_or_default();
                 printable(comm.trim_ascii_end())
             });
-            owners.entry(inode).or_insert_with(|| format!("{comm}[{pid}]"));
+            owners.entry(inode).or_insert_with(|| Owner { pid, comm: comm.clone() });
         }
     }
     owners
@@ -121,10 +163,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_socket_that_sends_from_a_ring_is_one_that_can_write() {
+        crate::survey::read::testkit::with_place("veth0", |place| {
+            let one = Packet { device: Some(crate::survey::read::testkit::PORT), hears: false, inode: 1 };
+            let sends = packet(place, &one, " of a[1]", Ring::Sends { bytes: Some(8192) });
+            assert_eq!((sends.cause, sends.spot, sends.effects), (Cause::Sender, Spot::Device, GARBLE));
+            assert_eq!(
+                sends.what,
+                "packet socket of a[1] on veth0: sends packets from a ring of 8192 bytes, to which its program can write \
+                 while they are on their way"
+            );
+            let hears = packet(place, &Packet { device: None, hears: true, ..one }, "", Ring::Either);
+            assert_eq!((hears.cause, hears.spot, hears.effects), (Cause::Socket, Spot::Socket, NOTHING));
+        });
+    }
+
+    #[test]
     fn lines_of_proc_are_read_and_their_headings_are_not() {
         assert_eq!(parse_packet("sk               RefCnt Type Proto  Iface R Rmem   User   Inode"), None);
         let line = "ffff8881 3      3    0003   7     1 0      0      51234";
-        assert_eq!(parse_packet(line), Some(Packet { device: Some(7), inode: 51234 }));
+        let socket = Packet { device: Some(7), hears: true, inode: 51234 };
+        assert_eq!(parse_packet(line), Some(socket));
+        let socket = Packet { device: None, hears: false, inode: 51234 };
+        assert_eq!(parse_packet(&line.replace("0003   7", "0000   0")), Some(socket));
         let line =
             " 1030: 0A004E4E:1F40 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 777 2 00 12";
         let udp = Udp { address: "78.78.0.10".parse().unwrap(), port: 8000, inode: 777, drops: 12 };

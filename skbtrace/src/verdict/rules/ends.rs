@@ -1,12 +1,11 @@
-//! The table of ends: what an end means by the reason that the kernel gives, by the function that freed the packet, or by the
-//! hop.
+//! The table of ends: what an end means by the reason that the kernel gives.
 //!
-//! Rows are tried in their order, those that rest on a reason before those that rest on a place: kernels before 5.17 give no
-//! reasons, and newer ones not everywhere.
+//! Rows are tried in their order, those that rest on a reason before those that rest on a place (`places`): kernels before
+//! 5.17 give no reasons, and newer ones not everywhere.
 
 use skbtrace_common::HopId;
 
-use super::table::Reach;
+use super::table::{CHECKSUMMING, GRO, Reach, SEGMENTS};
 use super::{Cause, Spot};
 
 /// A row of the table.
@@ -21,6 +20,8 @@ pub(super) struct End {
     pub(super) causes: &'static [Cause],
     /// What a fact must speak of, in one of these words; none: of anything.
     pub(super) words: &'static [&'static str],
+    /// Settings of devices that are told of too.
+    pub(super) settings: &'static [&'static str],
     pub(super) reach: Reach,
     pub(super) writes: bool,
     pub(super) cause: Cause,
@@ -32,13 +33,14 @@ pub(super) struct End {
 }
 
 /// What most rows have in common.
-const END: End = End {
+pub(super) const END: End = End {
     reasons: &[],
     functions: &[],
     hops: &[],
     spots: &[],
     causes: &[],
     words: &[],
+    settings: &[],
     reach: Reach::Device,
     writes: false,
     cause: Cause::Device,
@@ -50,10 +52,10 @@ const END: End = End {
 
 const QDISC_FULL: &str = "the queueing discipline of the device threw it away: it is full, or loses packets on purpose";
 const BROKEN: &str = "the sender's checksum is wrong, or something on the way rewrote the packet and not its checksum";
-const NOT_FORWARDED: &str =
+pub(super) const NOT_FORWARDED: &str =
     "the bridge has no port to send it to: down, disabled, isolated, not in its VLAN, or the one that it came from";
 
-/// Every row.
+/// Every row that rests on a reason.
 pub(super) static ENDS: &[End] = &[
     End {
         // At a hook that no hop tells.
@@ -144,6 +146,7 @@ pub(super) static ENDS: &[End] = &[
     },
     End {
         reasons: &["IP_CSUM", "UDP_CSUM", "TCP_CSUM", "ICMP_CSUM", "SKB_CSUM", "CSUM"],
+        settings: CHECKSUMMING,
         reach: Reach::Way,
         writes: true,
         cause: Cause::Sender,
@@ -258,8 +261,19 @@ pub(super) static ENDS: &[End] = &[
         ..END
     },
     End {
+        reasons: &["SKB_GSO_SEG"],
+        spots: &[Spot::Device],
+        settings: SEGMENTS,
+        reach: Reach::Way,
+        cause: Cause::Device,
+        because: "the packet had to be cut into segments, and could not be: its headers are not what they were when it was made",
+        advice: "look for what rewrites or merges packets on the way; ethtool -k DEVICE: segmentation and GRO",
+        ..END
+    },
+    End {
         reasons: &["DEV_READY", "DEV_HDR", "FULL_RING"],
         spots: &[Spot::Device],
+        settings: GRO,
         cause: Cause::Device,
         because: "the device does not take packets: it is down, or its ring is full",
         advice: "ip -s link show dev DEVICE",
@@ -271,150 +285,6 @@ pub(super) static ENDS: &[End] = &[
         cause: Cause::Device,
         because: "other fragments of its datagram did not come in time",
         advice: "find the drop of the other fragments, or send no more than the MTU",
-        ..END
-    },
-    // From here on no reason, or one that says nothing: the place must do.
-    End {
-        functions: &["dst_discard", "blackhole", "ip_pkt_drop", "ip6_pkt_drop"],
-        spots: &[Spot::Route],
-        words: &["blackhole", "unreachable", "prohibit"],
-        reach: Reach::Netns,
-        cause: Cause::Route,
-        because: "a route says to drop it: blackhole, prohibit or unreachable",
-        advice: "ip route get ADDRESS, in that namespace",
-        ..END
-    },
-    End {
-        functions: &["ip_error"],
-        spots: &[Spot::Route],
-        words: &["forwarding", "no default route", "unreachable", "prohibit"],
-        reach: Reach::Netns,
-        cause: Cause::Route,
-        because: "there is no route to the destination, or forwarding is off",
-        advice: "ip route get ADDRESS, in that namespace; sysctl net.ipv4.conf.DEVICE.forwarding",
-        ..END
-    },
-    End {
-        functions: &["neigh_", "arp_error_report", "ndisc_error_report"],
-        // Who does not answer may not have been asked: a port that is down.
-        spots: &[Spot::Neighbour, Spot::Bridge],
-        reach: Reach::Anywhere,
-        cause: Cause::Neighbour,
-        because: "nobody answers who has the next hop's address",
-        advice: "ip neigh show, in the sender's namespace; is the address on a host behind this device, and does it answer ARP?",
-        ..END
-    },
-    End {
-        functions: &["__udp4_lib_rcv", "__udp6_lib_rcv"],
-        spots: &[Spot::Neighbour],
-        words: &["address "],
-        reach: Reach::Netns,
-        cause: Cause::Socket,
-        because: "no socket listens on the port",
-        advice: "ss -lnup, in that namespace: start the service, or correct address and port",
-        ..END
-    },
-    End {
-        hops: &[HopId::UdpEnqueueScheduleSkb],
-        spots: &[Spot::Socket],
-        reach: Reach::Netns,
-        cause: Cause::Socket,
-        because: "the receiver's socket buffer is full: it reads too slowly, or not at all",
-        advice: "a faster reader, or a larger buffer: SO_RCVBUF in the program, net.core.rmem_max for its limit",
-        ..END
-    },
-    End {
-        hops: &[HopId::DevForwardSkb, HopId::VethXmit],
-        spots: &[Spot::Device],
-        reach: Reach::Way,
-        cause: Cause::Device,
-        because: "the veth's other end does not take it: it is down, or its MTU is smaller than the packet",
-        advice: "ip link show: give both ends the same MTU, and bring the other end up",
-        ..END
-    },
-    End {
-        hops: &[HopId::BrDevQueuePushXmit],
-        spots: &[Spot::Device, Spot::BridgePostrouting],
-        reach: Reach::Way,
-        cause: Cause::Device,
-        because: "the packet is longer than the MTU of the port that it was going to",
-        advice: "ip link show: give the bridge and all its ports the same MTU",
-        ..END
-    },
-    End {
-        hops: &[
-            HopId::BrHandleFrameFinish,
-            HopId::BrFlood,
-            HopId::BrForwardDecision,
-            HopId::BrForward,
-            HopId::BrHandleFrame,
-            HopId::BrPassFrameUp,
-            HopId::BrDevXmit,
-        ],
-        spots: &[Spot::Bridge, Spot::Device],
-        reach: Reach::Netns,
-        cause: Cause::Bridge,
-        fixed: true,
-        because: NOT_FORWARDED,
-        advice: "bridge -d link show; bridge vlan show; bridge fdb show",
-        ..END
-    },
-    End {
-        hops: &[HopId::DevQueueXmit],
-        spots: &[Spot::Queue, Spot::Egress, Spot::Device],
-        cause: Cause::Qdisc,
-        because: "it ended between the call that hands it to the device and the driver: a filter, the queue, or a device that is down",
-        advice: "tc -s qdisc show dev DEVICE; tc filter show dev DEVICE egress",
-        ..END
-    },
-    End {
-        hops: &[
-            HopId::NetifRxInternal,
-            HopId::EnqueueToBacklog,
-            HopId::NapiGroReceive,
-            HopId::GroReceiveSkb,
-            HopId::NetifReceiveSkb,
-        ],
-        spots: &[Spot::Ingress, Spot::Xdp],
-        cause: Cause::TcFilter,
-        because: "it ended before any protocol had it: a filter at the ingress of the device, or a program",
-        advice: "tc filter show dev DEVICE ingress; nft list ruleset; ip link show dev DEVICE",
-        ..END
-    },
-    End {
-        hops: &[HopId::TcpV4Rcv, HopId::TcpV6Rcv],
-        spots: &[Spot::Socket],
-        reach: Reach::Netns,
-        cause: Cause::Socket,
-        because: "the listener did not take it: nobody listens, or its queue is full",
-        advice: "ss -lnt, in that namespace: Recv-Q against Send-Q; net.core.somaxconn",
-        ..END
-    },
-    End {
-        hops: &[HopId::IpOutput, HopId::Ip6Output, HopId::IpMcOutput],
-        spots: &[Spot::Neighbour, Spot::Route],
-        reach: Reach::Netns,
-        cause: Cause::Neighbour,
-        because: "it never came to the device: the next hop's address is not known, or a route says to drop it",
-        advice: "ip neigh show; ip route get ADDRESS, in that namespace",
-        ..END
-    },
-    End {
-        hops: &[HopId::IpRcv, HopId::Ipv6Rcv, HopId::IpForward, HopId::Ip6Forward, HopId::NfHookSlow],
-        spots: &[Spot::Route],
-        reach: Reach::Netns,
-        cause: Cause::Route,
-        because: "the route of the packet says to drop it, or there is none",
-        advice: "ip route get ADDRESS, in that namespace",
-        ..END
-    },
-    End {
-        hops: &[HopId::IpLocalDeliver, HopId::Ip6Input, HopId::UdpQueueRcvOneSkb, HopId::Udpv6QueueRcvOneSkb],
-        spots: &[Spot::Socket],
-        reach: Reach::Netns,
-        cause: Cause::Socket,
-        because: "no socket took it",
-        advice: "ss -lntup, in that namespace",
         ..END
     },
 ];

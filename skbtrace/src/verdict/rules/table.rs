@@ -3,7 +3,22 @@
 use skbtrace_common::HopId;
 
 use super::ends::{ENDS, End, OTHER};
+use super::places::PLACES;
 use super::{Cause, Class, Detail, Fact, Finding, Span, Spot, spots};
+use crate::trace::Queue;
+
+/// Settings of devices, by how what is said of them begins: whether a checksum is right behind a device, and who looks.
+pub(super) const CHECKSUMMING: &[&str] = &["tx-checksumming", "rx-checksumming"];
+/// Whether a veth receives by a NAPI of its own, with a ring before it.
+pub(super) const GRO: &[&str] = &["generic-receive-offload"];
+/// What makes packets larger or smaller than they were sent.
+pub(super) const SEGMENTS: &[&str] = &[
+    "tcp-segmentation-offload",
+    "generic-segmentation-offload",
+    "generic-receive-offload",
+    "rx-gro-list",
+    "rx-udp-gro-forwarding",
+];
 
 /// How far from the finding's place a fact may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +42,8 @@ pub(super) struct Row {
     pub(super) causes: &'static [Cause],
     /// What a fact must speak of, in one of these words. Empty: of anything.
     pub(super) words: &'static [&'static str],
+    /// Settings of devices on the way that are told of too: how what is said of them begins.
+    pub(super) settings: &'static [&'static str],
     /// How far away.
     pub(super) reach: Reach,
     /// It has written to the packet, and that was found out only here.
@@ -66,7 +83,7 @@ pub(super) fn row(finding: &Finding, looked: bool) -> Row {
                     && (end.hops.is_empty() || end.hops.iter().any(at))
                     && (end.functions.is_empty() || end.functions.iter().any(|name| function.starts_with(name)))
             };
-            of_end(ENDS.iter().find(fits).unwrap_or(&OTHER))
+            of_end(ENDS.iter().chain(PLACES).find(fits).unwrap_or(&OTHER))
         }
         _ => in_between(finding, looked),
     }
@@ -77,6 +94,7 @@ fn of_end(end: &End) -> Row {
         spots: end.spots.to_vec(),
         causes: end.causes,
         words: end.words,
+        settings: end.settings,
         reach: end.reach,
         writes: end.writes,
         cause: end.cause,
@@ -95,6 +113,7 @@ fn by_netfilter(finding: &Finding) -> Row {
         spots: spots(finding),
         causes: &[Cause::Nftables, Cause::Iptables, Cause::Ebtables],
         words: &[],
+        settings: &[],
         reach: if finding.hook.is_some_and(|hook| hook.family == 5) { Reach::Device } else { Reach::Netns },
         writes: false,
         cause: if shown { Cause::Iptables } else { Cause::Nftables },
@@ -164,6 +183,11 @@ fn in_between(finding: &Finding, looked: bool) -> Row {
         spots,
         causes: &[],
         words: &[],
+        settings: match finding.detail {
+            Detail::Garbled { .. } => CHECKSUMMING,
+            Detail::Delayed { queue: Some(Queue::VethRing), .. } => GRO,
+            _ => &[],
+        },
         reach,
         writes: false,
         cause,

@@ -35,7 +35,7 @@ fn device(place: Option<&str>, name: &str) -> Device {
 fn finding(fault: &Fault, reason: Option<&str>) -> Finding {
     let verdict = fault.verdict;
     let detail = match verdict.class {
-        Class::Garbled => Detail::Garbled { place: None, paged: verdict.cause == Cause::Sender },
+        Class::Garbled => Detail::Garbled { place: None, paged: verdict.cause == Cause::Sender, raw: false },
         Class::Dropped => {
             let reason = reason.filter(|reason| *reason != "NOT_SPECIFIED");
             Detail::Dropped {
@@ -189,4 +189,55 @@ fn what_the_host_does_not_show_is_said_to_be_unknown() {
     let many = explain(found, Some(&Survey { facts, unseen: Vec::new() }), &Here);
     assert!(many.because.starts_with("one of: filter 0, on calmveth1_peer; filter 1"), "{}", many.because);
     assert!(many.because.ends_with("; 2 more"), "{}", many.because);
+}
+
+/// What a reader of the host says of an offload, or of a packet socket.
+fn aside(cause: Cause, at: Device, spot: Spot, garble: bool, what: &str) -> Fact {
+    let effects = Effects { garble, ..Effects::default() };
+    Fact { cause, netns: at.key.netns, ifindex: Some(at.key.ifindex), spot, effects, what: what.to_owned(), undo: None }
+}
+
+#[test]
+fn offloads_on_the_way_are_evidence_where_they_have_to_do_with_it() {
+    let sender = device(Some("ns-calm2"), "calmveth2");
+    let facts = vec![
+        aside(Cause::Device, sender, Spot::Device, false, "tx-checksumming of ns-calm2/calmveth2 is off: …"),
+        aside(Cause::Device, sender, Spot::Device, false, "generic-receive-offload of ns-calm2/calmveth2 is on: …"),
+        aside(Cause::Device, device(None, "other"), Spot::Device, false, "tx-checksumming of other is off: …"),
+    ];
+    let survey = Survey { facts, unseen: Vec::new() };
+    let cited = |name: &str, reason: Option<&str>| {
+        let told = explain(finding(fault::find(name).unwrap(), reason), Some(&survey), &Here);
+        assert!(!told.because.contains("-offload"), "no cause: {}", told.because);
+        let offloads = |line: &String| line.contains("-checksumming") || line.contains("-offload");
+        told.evidence.into_iter().filter(offloads).collect::<Vec<_>>()
+    };
+    let tx = ["tx-checksumming of ns-calm2/calmveth2 is off: …"];
+    assert_eq!(cited("pedit-port-egress", None), tx);
+    assert_eq!(cited("ip-checksum", Some("IP_CSUM")), tx);
+    assert_eq!(cited("mtu-peer", None), ["generic-receive-offload of ns-calm2/calmveth2 is on: …"]);
+    assert_eq!(cited("tc-ingress-drop", Some("TC_INGRESS")), [""; 0]);
+}
+
+#[test]
+fn a_packet_socket_that_sends_from_a_ring_is_the_sender_of_its_own_packets_only() {
+    let pages =
+        fault::all().find(|fault| fault.verdict.cause == Cause::Sender && fault.verdict.class == Class::Garbled);
+    let seen = |raw: bool, at: Device| {
+        let mut found = finding(pages.unwrap(), None);
+        found.detail = Detail::Garbled { place: None, paged: true, raw };
+        let ring = aside(Cause::Sender, at, Spot::Device, true, "packet socket of a[1] sends from a ring");
+        explain(found, Some(&Survey { facts: vec![ring], unseen: Vec::new() }), &Here)
+    };
+    let sender = device(Some("ns-calm2"), "calmveth2");
+    let told = seen(true, sender);
+    assert_eq!(
+        (told.cause, told.because.as_str()),
+        (Cause::Sender, "packet socket of a[1] sends from a ring, on ns-calm2/calmveth2")
+    );
+    assert!(told.advice[0].contains("TP_STATUS_AVAILABLE"), "{:?}", told.advice);
+    for other in [seen(false, sender), seen(true, device(None, "calmveth2_peer"))] {
+        assert_eq!(other.cause, Cause::Sender);
+        assert!(other.because.starts_with("the sender writes to pages"), "{}", other.because);
+    }
 }
