@@ -142,7 +142,11 @@ pub async fn run(options: &Options) -> Result<Report> {
         reasons: Reasons::new(reasons.iter().cloned()),
         payload: options.look.payload.map_or(0, usize::from),
         tcp_ends_unseen: backend == Backend::Tracepoint,
-        tcp_code: if backend == Backend::Tracepoint { host.symbols.ranges(&["tcp_", "__tcp_"]) } else { Vec::new() },
+        tcp_code: if backend == Backend::Tracepoint {
+            host.symbols.ranges(&["tcp_", "__tcp_", "sk_stream_kill_queues"])
+        } else {
+            Vec::new()
+        },
         ..Default::default()
     };
     // A recording on standard output leaves no room for anything else there.

@@ -25,7 +25,7 @@ use super::packet::{Branch, Packet, Step, device, is_end, second_device, waited}
 use super::payload;
 use super::summary::{HopBooks, Losses, Summary};
 use crate::hops::{Role, hop};
-use taken::Taken;
+use taken::{Taken, is_late};
 pub(super) use whole::Datagram;
 use whole::MAX_CUT;
 
@@ -162,7 +162,13 @@ impl Stitcher {
                 self.summary.late_events += 1;
                 return;
             }
-            None => self.begin(hop_id, event, None, sink),
+            None => {
+                split_from = self.taken.closed(event.packet).filter(|_| event.flags & EventFlags::FIRST == 0);
+                if split_from.is_some() && is_late(hop_id) {
+                    return;
+                }
+                self.begin(hop_id, event, split_from, sink)
+            }
         };
         self.extend(key, hop_id, event, (digest, frame), split_from);
         if self.options.tcp_ends_unseen {

@@ -20,6 +20,9 @@ const SILENT_NS: u64 = 500_000_000;
 /// So many segments of one direction may wait for their reader; then the oldest wait no longer.
 const MAX_UNREAD: usize = 4096;
 
+/// So many ids of packets whose end was unseen are remembered.
+const MAX_CLOSED: usize = 65_536;
+
 /// One direction of a connection: addresses and ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Direction([u8; 16], [u8; 16], u16, u16);
@@ -31,9 +34,30 @@ pub(super) struct Taken {
     empty: VecDeque<(u64, u64)>,
     /// Segments with data, in the order in which they were received.
     data: HashMap<Direction, VecDeque<u64>>,
+    /// Ids that the kernel side may go on to use, although their packets are no more, with the number of the next step; and
+    /// which of them are the oldest.
+    closed: HashMap<u64, u32>,
+    oldest: VecDeque<u64>,
 }
 
 impl Taken {
+    /// Remembers the id of a packet whose end was unseen: what comes under it from here on is another's.
+    fn forget(&mut self, id: u64, next_step: u32) {
+        if self.closed.insert(id, next_step).is_none() {
+            self.oldest.push_back(id);
+        }
+        if self.oldest.len() > MAX_CLOSED
+            && let Some(id) = self.oldest.pop_front()
+        {
+            self.closed.remove(&id);
+        }
+    }
+
+    /// The next step of the packet that had this id, if its end was unseen.
+    pub(super) fn closed(&self, id: u64) -> Option<u32> {
+        self.closed.get(&id).copied()
+    }
+
     /// Segments with data that may not have been read.
     pub(super) fn unread(&self) -> impl Iterator<Item = u64> + '_ {
         self.data.values().flatten().copied()
@@ -44,16 +68,26 @@ impl Stitcher {
     /// Whether an event that the kernel side takes for this packet's is another's: one that has its address since TCP freed it.
     /// The headers of what is read or freed are still there.
     pub(super) fn is_stranger(&self, key: u64, hop_id: HopId, event: &Event) -> bool {
-        let late = matches!(hop(hop_id).role, Role::Copy | Role::Transport | Role::End);
-        let Some(open) = self.open.get(&key).filter(|_| self.options.tcp_ends_unseen && late) else { return false };
+        let Some(open) = self.open.get(&key).filter(|_| self.options.tcp_ends_unseen && is_late(hop_id)) else {
+            return false;
+        };
         !open.identity.is_seen_in(hop_id, event)
     }
 
     /// Whether a packet with this end unseen goes on as a part of another, which its reader has not come to yet. It then has no
     /// address any more.
     pub(super) fn waits_for_reader(&mut self, key: u64, closing: Closing) -> bool {
-        let is_unseen = self.options.tcp_ends_unseen && closing == Closing::AddressReused { end_lost: false };
-        let Some(open) = self.open.get(&key).filter(|_| is_unseen) else { return false };
+        let is_reused = closing == Closing::AddressReused { end_lost: false };
+        let is_unseen = is_reused || matches!(closing, Closing::Taken | Closing::PartOf(_));
+        let Some(open) = self.open.get(&key).filter(|_| is_unseen && self.options.tcp_ends_unseen) else {
+            return false;
+        };
+        if self.by_id.get(&open.kernel_id) == Some(&key) {
+            self.taken.forget(open.kernel_id, open.next_step);
+        }
+        if !is_reused {
+            return false;
+        }
         let has_data = open.identity.payload_len().is_some_and(|length| length > 0);
         let (id, skb, head) = (open.kernel_id, open.skb, open.head);
         if !has_data || !open.is_taken() || self.by_id.get(&id) != Some(&key) {
@@ -155,6 +189,11 @@ impl Stitcher {
             }
         }
     }
+}
+
+/// Whether a hop is behind those where a packet can begin: an event there under an id of old is of no packet that is followed.
+pub(super) fn is_late(hop_id: HopId) -> bool {
+    matches!(hop(hop_id).role, Role::Copy | Role::Transport | Role::End)
 }
 
 fn lies_within(open: &Open, seq: u32, length: u32) -> bool {
