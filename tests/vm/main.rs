@@ -19,6 +19,7 @@ mod napi;
 mod parts;
 mod path;
 mod payload;
+mod privilege;
 mod protocols;
 mod recording;
 mod sockets;

@@ -4,7 +4,7 @@ use std::{fmt, fs, io, path::Path};
 
 use thiserror::Error;
 
-use super::{BtfError, symbols::SymbolError};
+use super::{BtfError, Privileges, symbols::SymbolError};
 
 /// Why this machine cannot be traced on.
 #[derive(Debug, Error)]
@@ -13,9 +13,9 @@ pub enum HostError {
     #[error("kernel {0} is too old: skbtrace needs Linux 5.10 or later")]
     TooOld(String),
     /// Not root, or the capabilities were dropped.
-    #[error("not allowed to trace: {missing} missing; run it as root (sudo skbtrace …)")]
+    #[error("not allowed to trace: it takes {missing}; run it as root (sudo skbtrace …), or give it what is missing")]
     NotAllowed {
-        /// The names of the capabilities that would be needed.
+        /// The names of the capabilities that would be needed, and what for.
         missing: String,
     },
     /// The kernel has no kprobes.
@@ -90,9 +90,11 @@ pub fn require() -> Result<Release, HostError> {
     if KernelVersion::parse(&release).is_some_and(|version| version < KernelVersion::OLDEST) {
         return Err(HostError::TooOld(release));
     }
-    const STATUS: &str = "/proc/self/status";
-    let status = fs::read_to_string(STATUS).map_err(|source| HostError::Unreadable { path: STATUS, source })?;
-    let missing = missing_capabilities(&status);
+    let missing: Vec<String> = Privileges::read(KernelVersion::parse(&release))
+        .missing()
+        .filter(|need| need.limit.is_none())
+        .map(|need| format!("{} to {}", need.name, need.purpose))
+        .collect();
     if !missing.is_empty() {
         return Err(HostError::NotAllowed { missing: missing.join(", ") });
     }
@@ -121,20 +123,9 @@ pub fn kprobes_offered() -> Result<(), &'static str> {
     }
 }
 
-/// What is missing of the capabilities: CAP_SYS_ADMIN covers the others, and entering other netns needs it.
-fn missing_capabilities(status: &str) -> Vec<&'static str> {
-    const NEEDED: [(u32, &str); 2] = [(21, "CAP_SYS_ADMIN"), (12, "CAP_NET_ADMIN")];
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
-        .unwrap_or(0);
-    NEEDED.iter().filter(|(bit, _)| effective & (1 << bit) == 0).map(|(_, name)| *name).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{KernelVersion, missing_capabilities};
+    use super::KernelVersion;
 
     #[test]
     fn releases_compare_by_number() {
@@ -145,13 +136,5 @@ mod tests {
         assert!(version("5.10.0-32-amd64") >= KernelVersion::OLDEST);
         assert!(version("7.3.4+deb13-amd64") > version("6.18.1"));
         assert_eq!(KernelVersion::parse("unknown"), None);
-    }
-
-    #[test]
-    fn missing_capabilities_are_named() {
-        assert_eq!(missing_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n"), Vec::<&str>::new());
-        assert_eq!(missing_capabilities("CapEff:\t0000000000001000\n"), ["CAP_SYS_ADMIN"]);
-        assert_eq!(missing_capabilities("CapEff:\t0000000000000000\n"), ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"]);
-        assert_eq!(missing_capabilities(""), ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"]);
     }
 }

@@ -4,14 +4,17 @@
 //! is missing is said in a sentence and not in an error of some system call later.
 
 mod btf;
+mod capability;
 mod kernel;
 mod layout;
+mod perf;
 mod symbols;
 
 pub use btf::{BtfError, KernelBtf, Param};
+pub use capability::{Need, Privileges, drop_capabilities};
 pub use kernel::{HostError, KernelVersion, Release, kprobes_offered, require};
 pub use layout::{LayoutError, offsets};
-pub use symbols::Symbols;
+pub use symbols::{SymbolError, Symbols};
 
 /// The running kernel, as far as tracing needs to know it.
 pub struct Host {

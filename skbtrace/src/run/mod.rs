@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     capture::{Capture, HopCounters, Ring, Settings, Totals, Watched},
     hops::Plan,
-    host::Host,
+    host::{Host, drop_capabilities},
     name::printable,
     store::{End, Start},
     survey::Survey,
@@ -169,7 +169,9 @@ pub async fn run(options: &Options) -> Result<Report> {
     for line in &preface {
         output.preface(line)?;
     }
+    output.limits(&topology);
     stops.spawn(&options.command)?;
+    drop_capabilities(!options.command.is_empty(), options.record.as_ref().is_some_and(|it| it.rotate.is_some()));
     let symbols = Box::new(move |address| host.symbols.describe(address));
     let names = RunNames { topology, symbols, reasons: stitch.reasons.clone() };
     let mut run = Run {
