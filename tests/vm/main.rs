@@ -10,6 +10,7 @@ mod branches;
 mod change;
 mod checksum;
 mod diff;
+mod doctor;
 mod drops;
 mod ending;
 mod filters;
