@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use skbtrace::cli::Cli;
+use skbtrace::cli::{Cli, told};
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("skbtrace: {error:#}");
+            eprintln!("skbtrace: {}", told(&error));
             ExitCode::FAILURE
         }
     }

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::Result;
 
+use super::told;
 use crate::{
     hops::{Backend, CATALOGUE, Fate, Plan},
     host::Host,
@@ -47,7 +48,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         text.push('\n');
     }
     if let Some(error) = error {
-        text.push_str(&format!("\nWhich of them this kernel has is not known: {error}\n"));
+        text.push_str(&format!("\nWhich of them this kernel has is not known: {}\n", told(&error.into())));
     }
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),

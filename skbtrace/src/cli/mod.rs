@@ -1,5 +1,6 @@
 //! The command line: a file per subcommand. Each says what is to be done; the library does it.
 
+mod doctor;
 mod hops;
 mod lab;
 mod look;
@@ -11,6 +12,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use crate::{capture::CaptureError, host::HostError};
 
 /// Follows packets through veth pairs and bridges in the Linux kernel, hop by hop, and says where each one ended.
 #[derive(Debug, Parser)]
@@ -24,6 +27,7 @@ Examples:
   skbtrace run --iface calmveth1 -w trace.pcapng     record; Wireshark opens it, and so does
   skbtrace show trace.pcapng --proto tcp --port 80
   skbtrace lab up && skbtrace lab traffic            a lab to try it on
+  skbtrace doctor                                    does it work here, and what would be missing?
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 a packet of the kind that --fail-on names was found.")]
 pub struct Cli {
@@ -39,6 +43,8 @@ enum Command {
     Show(show::Args),
     /// List what on this host can change, drop or delay packets, without tracing any
     Survey(survey::Args),
+    /// Say whether a run can work on this machine, what it would lack, and what to do about it
+    Doctor(doctor::Args),
     /// Build a lab of network namespaces to trace in, and send traffic through it
     Lab(lab::LabArgs),
     /// List the hops, what each does, and which of them this kernel has
@@ -55,17 +61,38 @@ impl Cli {
             Command::Run(args) => run::run(args),
             Command::Show(args) => show::run(args),
             Command::Survey(args) => survey::run(args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Lab(args) => lab::run(args),
             Command::Hops(args) => hops::run(&args),
         }
     }
 }
 
+/// An error as it is told: one that lies in what this machine offers leads on to the doctor.
+#[must_use]
+pub fn told(error: &anyhow::Error) -> String {
+    let of_machine = |cause: &(dyn std::error::Error + 'static)| cause.is::<HostError>() || cause.is::<CaptureError>();
+    let doctor = if error.chain().any(of_machine) { "; `skbtrace doctor` says what this machine offers" } else { "" };
+    format!("{error:#}{doctor}")
+}
+
 #[cfg(test)]
 mod tests {
+    use anyhow::Context as _;
     use clap::CommandFactory as _;
 
-    use super::Cli;
+    use super::{Cli, told};
+    use crate::host::HostError;
+
+    #[test]
+    fn what_lies_in_the_machine_leads_to_the_doctor() {
+        let old = || Err::<(), _>(HostError::TooOld("5.4.0".into()));
+        let error = told(&old().context("cannot begin").unwrap_err());
+        let words = "cannot begin: kernel 5.4.0 is too old: skbtrace needs Linux 5.10 or later; `skbtrace doctor` says";
+        assert!(error.starts_with(words), "{error}");
+        assert_eq!(told(&old().unwrap_err().into()).matches("doctor").count(), 1);
+        assert_eq!(told(&anyhow::anyhow!("no interface x")), "no interface x");
+    }
 
     #[test]
     fn the_command_line_is_sound() {

@@ -4,7 +4,7 @@ use std::{fmt, fs, io, path::Path};
 
 use thiserror::Error;
 
-use super::{BtfError, symbols::SymbolError};
+use super::{BtfError, Privileges, symbols::SymbolError};
 
 /// Why this machine cannot be traced on.
 #[derive(Debug, Error)]
@@ -13,11 +13,17 @@ pub enum HostError {
     #[error("kernel {0} is too old: skbtrace needs Linux 5.10 or later")]
     TooOld(String),
     /// Not root, or the capabilities were dropped.
-    #[error("not allowed to trace: {missing} missing; run it as root (sudo skbtrace …)")]
+    #[error("not allowed to trace: it takes {missing}; run it as root (sudo skbtrace …), or give it what is missing")]
     NotAllowed {
-        /// The names of the capabilities that would be needed.
+        /// The names of the capabilities that would be needed, and what for.
         missing: String,
     },
+    /// Nothing of the kernel's memory may be read.
+    #[error(
+        "this kernel is locked down (confidentiality): no program reads its memory, so that no packet can be followed; \
+         boot without lockdown=confidentiality"
+    )]
+    LockedDown,
     /// A file of /proc or /sys could not be read.
     #[error("cannot read {path}: {source}")]
     Unreadable {
@@ -70,7 +76,7 @@ impl fmt::Display for Release {
 /// Checks what can be checked before anything is loaded.
 ///
 /// # Errors
-/// When the kernel is too old, or privileges are missing.
+/// When the kernel is too old or locked down, or privileges are missing.
 pub fn require() -> Result<Release, HostError> {
     const RELEASE: &str = "/proc/sys/kernel/osrelease";
     let release = fs::read_to_string(RELEASE).map_err(|source| HostError::Unreadable { path: RELEASE, source })?;
@@ -79,24 +85,28 @@ pub fn require() -> Result<Release, HostError> {
     if KernelVersion::parse(&release).is_some_and(|version| version < KernelVersion::OLDEST) {
         return Err(HostError::TooOld(release));
     }
-    const STATUS: &str = "/proc/self/status";
-    let status = fs::read_to_string(STATUS).map_err(|source| HostError::Unreadable { path: STATUS, source })?;
-    let missing = missing_capabilities(&status);
+    let missing: Vec<String> = Privileges::read(KernelVersion::parse(&release))
+        .missing()
+        .filter(|need| need.limit.is_none())
+        .map(|need| format!("{} to {}", need.name, need.purpose))
+        .collect();
     if !missing.is_empty() {
         return Err(HostError::NotAllowed { missing: missing.join(", ") });
+    }
+    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown");
+    if lockdown.is_ok_and(|lockdown| lockdown.contains("[confidentiality]")) {
+        return Err(HostError::LockedDown);
     }
     Ok(Release(release))
 }
 
-/// Whether this kernel offers kprobes to eBPF programs.
+/// Whether this kernel offers kprobes to eBPF programs of who has these privileges.
 ///
 /// # Errors
 /// The cause, in a few words, when it does not.
-pub fn kprobes_offered() -> Result<(), &'static str> {
-    if let Ok(lockdown) = fs::read_to_string("/sys/kernel/security/lockdown")
-        && lockdown.contains("[confidentiality]")
-    {
-        return Err("it is locked down: confidentiality");
+pub fn kprobes_offered(privileges: &Privileges) -> Result<(), &'static str> {
+    if !privileges.may_probe() {
+        return Err("perf events are closed to this user");
     }
     if Path::new("/sys/bus/event_source/devices/kprobe/type").exists() {
         Ok(())
@@ -107,20 +117,9 @@ pub fn kprobes_offered() -> Result<(), &'static str> {
     }
 }
 
-/// What is missing of the capabilities: CAP_SYS_ADMIN covers the others, and entering other netns needs it.
-fn missing_capabilities(status: &str) -> Vec<&'static str> {
-    const NEEDED: [(u32, &str); 2] = [(21, "CAP_SYS_ADMIN"), (12, "CAP_NET_ADMIN")];
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
-        .unwrap_or(0);
-    NEEDED.iter().filter(|(bit, _)| effective & (1 << bit) == 0).map(|(_, name)| *name).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{KernelVersion, missing_capabilities};
+    use super::KernelVersion;
 
     #[test]
     fn releases_compare_by_number() {
@@ -131,13 +130,5 @@ mod tests {
         assert!(version("5.10.0-32-amd64") >= KernelVersion::OLDEST);
         assert!(version("7.3.4+deb13-amd64") > version("6.18.1"));
         assert_eq!(KernelVersion::parse("unknown"), None);
-    }
-
-    #[test]
-    fn missing_capabilities_are_named() {
-        assert_eq!(missing_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n"), Vec::<&str>::new());
-        assert_eq!(missing_capabilities("CapEff:\t0000000000001000\n"), ["CAP_SYS_ADMIN"]);
-        assert_eq!(missing_capabilities("CapEff:\t0000000000000000\n"), ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"]);
-        assert_eq!(missing_capabilities(""), ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"]);
     }
 }

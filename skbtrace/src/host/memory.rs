@@ -39,8 +39,8 @@ pub struct Pages {
     pub vmemmap: Base,
     /// Of the mapping of all memory.
     pub page_offset: Base,
-    /// Where that is from, in a few words.
-    pub source: &'static str,
+    /// Where that is from, in a few words; `None`: from nowhere.
+    pub source: Option<&'static str>,
 }
 
 impl Pages {
@@ -51,9 +51,9 @@ impl Pages {
         let variables = host.symbols.data("vmemmap_base").zip(host.symbols.data("page_offset_base"));
         if let Some((vmemmap, page_offset)) = variables {
             let [vmemmap, page_offset] = [vmemmap, page_offset].map(Base::Variable);
-            return Pages { vmemmap, page_offset, source: "its variables in /proc/kallsyms" };
+            return Pages { vmemmap, page_offset, source: Some("the kernel's variables") };
         }
-        let unknown = Pages { vmemmap: Base::Unknown, page_offset: Base::Unknown, source: "nobody" };
+        let unknown = Pages { vmemmap: Base::Unknown, page_offset: Base::Unknown, source: None };
         let boot_params = fs::read("/sys/kernel/boot_params/data").unwrap_or_default();
         if arch::is_randomised(&boot_params) != Some(false) {
             return unknown;
@@ -65,7 +65,7 @@ impl Pages {
             Some(bases) => Pages {
                 vmemmap: Base::Fixed(bases.vmemmap),
                 page_offset: Base::Fixed(bases.page_offset),
-                source: "the boot parameters: the layout is not randomised",
+                source: Some("constants, for the boot parameters say that nothing is randomised"),
             },
             None => unknown,
         }

@@ -5,16 +5,19 @@
 
 mod arch;
 mod btf;
+mod capability;
 mod kernel;
 mod layout;
 mod memory;
+mod perf;
 mod symbols;
 
 pub use btf::{BtfError, KernelBtf, Param};
+pub use capability::{Need, Privileges, drop_capabilities};
 pub use kernel::{HostError, KernelVersion, Release, kprobes_offered, require};
 pub use layout::{LayoutError, offsets};
 pub use memory::{Base, Pages};
-pub use symbols::Symbols;
+pub use symbols::{SymbolError, Symbols};
 
 /// The running kernel, as far as tracing needs to know it.
 pub struct Host {

@@ -12,7 +12,7 @@ pub enum SymbolError {
     Unreadable(#[from] io::Error),
     /// Every address is zero.
     #[error(
-        "/proc/kallsyms shows no addresses: run as root, and see that /proc/sys/kernel/kptr_restrict is not 2 \
+        "/proc/kallsyms shows no addresses: run as root or with CAP_SYSLOG, and see that /proc/sys/kernel/kptr_restrict is not 2 \
          (sysctl kernel.kptr_restrict=1)"
     )]
     Hidden,

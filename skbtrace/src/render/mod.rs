@@ -10,10 +10,12 @@
 //! - `headline`: what one packet says of itself in one line, and how it ended
 //! - `finding`: what was found in a run, for the text
 //! - `latency`: the table of times from hop to hop, for the text
+//! - `doctor`: what this machine offers, as a table and as JSON
 //! - `units`: durations
 
 mod checksum;
 mod diff;
+pub mod doctor;
 mod finding;
 mod headline;
 mod hex;

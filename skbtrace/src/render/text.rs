@@ -285,6 +285,26 @@ impl Text {
     }
 
     fn paint(&self, tone: Tone, text: &str) -> String {
+        self.brush().paint(tone, text)
+    }
+
+    fn dim(&self, text: &str) -> String {
+        self.brush().dim(text)
+    }
+
+    fn brush(&self) -> Brush {
+        Brush { colour: self.style.colour }
+    }
+}
+
+/// Colours text, or leaves it as it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Brush {
+    pub(super) colour: bool,
+}
+
+impl Brush {
+    pub(super) fn paint(self, tone: Tone, text: &str) -> String {
         let colour = match tone {
             Tone::Good => AnsiColor::Green,
             Tone::Bad => AnsiColor::Red,
@@ -294,12 +314,12 @@ impl Text {
         self.escape(colour.on_default(), text)
     }
 
-    fn dim(&self, text: &str) -> String {
+    pub(super) fn dim(self, text: &str) -> String {
         self.escape(Paint::new().dimmed(), text)
     }
 
-    fn escape(&self, paint: Paint, text: &str) -> String {
-        if self.style.colour && !text.trim().is_empty() { format!("{paint}{text}{paint:#}") } else { text.to_owned() }
+    fn escape(self, paint: Paint, text: &str) -> String {
+        if self.colour && !text.trim().is_empty() { format!("{paint}{text}{paint:#}") } else { text.to_owned() }
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     capture::{Capture, HopCounters, Ring, Settings, Totals, Watched},
     hops::{Backend, Plan},
-    host::{Host, kprobes_offered},
+    host::{Host, Privileges, drop_capabilities, kprobes_offered},
     name::printable,
     store::{End, Start},
     survey::Survey,
@@ -129,7 +129,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     let topology = Topology::read()?;
     let target = topology.find(&options.iface, options.netns.as_deref())?.key;
     let segment = topology.segment(target);
-    let (backend, why) = backend(options.backend)?;
+    let (backend, why) = backend(options.backend, kprobes_offered(&Privileges::read(None)))?;
     let mut plan = Plan::for_host(&host, backend);
     let mut progress = Progress::new("attaching hops");
     let settings = Settings { filter: options.filter, ring_size: options.ring_size };
@@ -179,7 +179,9 @@ pub async fn run(options: &Options) -> Result<Report> {
     for line in &preface {
         output.preface(line)?;
     }
+    output.limits(&topology);
     stops.spawn(&options.command)?;
+    drop_capabilities(!options.command.is_empty(), options.record.as_ref().is_some_and(|it| it.rotate.is_some()));
     let symbols = Box::new(move |address| host.symbols.describe(address));
     let names = RunNames { topology, symbols, reasons: stitch.reasons.clone() };
     let mut run = Run {
@@ -203,8 +205,8 @@ pub async fn run(options: &Options) -> Result<Report> {
 }
 
 /// The backend to use and, where it is not the better one, why.
-fn backend(wanted: Option<Backend>) -> Result<(Backend, Option<String>)> {
-    match (wanted, kprobes_offered()) {
+fn backend(wanted: Option<Backend>, kprobes: Result<(), &str>) -> Result<(Backend, Option<String>)> {
+    match (wanted, kprobes) {
         (Some(Backend::Tracepoint), _) => Ok((Backend::Tracepoint, None)),
         (None | Some(Backend::Kprobe), Ok(())) => Ok((Backend::Kprobe, None)),
         (None, Err(cause)) => Ok((
@@ -212,7 +214,7 @@ fn backend(wanted: Option<Backend>) -> Result<(Backend, Option<String>)> {
             Some(format!("there are no kprobes here ({cause}): tracing by raw tracepoints, which see fewer hops")),
         )),
         (Some(Backend::Kprobe), Err(cause)) => anyhow::bail!(
-            "this kernel has no kprobes ({cause}); leave out --backend, or say --backend tracepoint: it sees fewer hops"
+            "there are no kprobes here ({cause}); leave out --backend, or say --backend tracepoint: it sees fewer hops"
         ),
     }
 }

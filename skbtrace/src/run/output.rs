@@ -4,7 +4,9 @@
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 
 use crate::{
+    host::Privileges,
     render::{Json, Names, Style, Text},
+    topology::Topology,
     trace::{Losses, Packet, Summary},
     verdict::{Explained, Payload},
 };
@@ -150,6 +152,18 @@ impl Output {
             self.notice(&format!(
                 "{lost} events lost so far: they come faster than they are read (a filter or a larger --ring-size helps)"
             ));
+        }
+    }
+
+    /// Says what this run does not see for want of a privilege.
+    pub(super) fn limits(&mut self, topology: &Topology) {
+        for need in Privileges::read(None).missing() {
+            if let Some(limit) = need.limit {
+                self.notice(&format!("without {}: {limit}", need.name));
+            }
+        }
+        if let Some(what) = topology.not_searched() {
+            self.notice(&format!("not seen: {what}"));
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions},
     io::{self, IsTerminal as _, Write},
-    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, fchown},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, fchown},
     path::{Path, PathBuf},
 };
 
@@ -158,23 +158,54 @@ fn is_part(candidate: &Path, path: &Path) -> bool {
 
 /// Makes a file that its owner alone reads. An empty one is taken for none; pipes and devices are written as they are.
 fn make(path: &Path, force: bool) -> io::Result<File> {
+    if is_laid_out(path) {
+        let why = "somebody else has put a link or a pipe there, where everybody may: choose another name";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
     match fs::metadata(path) {
         Ok(there) if there.file_type().is_fifo() || there.file_type().is_char_device() => {
-            return OpenOptions::new().write(true).open(path);
+            let file = OpenOptions::new().write(true).open(path)?;
+            let opened = file.metadata()?;
+            if (opened.dev(), opened.ino()) != (there.dev(), there.ino()) {
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it became another one meanwhile"));
+            }
+            return Ok(file);
         }
         Ok(there) if there.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
         // Removed and made anew, so that mode and owner are ours, and a link is replaced and not followed.
         Ok(there) if there.len() == 0 || force => fs::remove_file(path)?,
+        // A link that leads nowhere.
+        Err(_) if force && fs::symlink_metadata(path).is_ok() => fs::remove_file(path)?,
         _ => {}
     }
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let id = |name| std::env::var(name).ok()?.parse().ok();
-    if rustix::process::geteuid().is_root()
-        && let (Some(uid), Some(gid)) = (id("SUDO_UID"), id("SUDO_GID"))
-    {
+    if let Some((uid, gid)) = caller() {
         fchown(&file, Some(uid), Some(gid))?;
     }
     Ok(file)
+}
+
+/// User and group of whoever called sudo.
+fn caller() -> Option<(u32, u32)> {
+    let id = |name| std::env::var(name).ok()?.parse().ok();
+    rustix::process::geteuid().is_root().then(|| Some((id("SUDO_UID")?, id("SUDO_GID")?)))?
+}
+
+/// Whether a link or a pipe of this name may have been laid out for us: in a folder such as /tmp, by neither us, nor whoever
+/// called sudo, nor the folder's owner. The kernel has the same rule (fs.protected_symlinks, fs.protected_fifos), where
+/// it is on.
+fn is_laid_out(path: &Path) -> bool {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (Ok(there), Ok(folder)) = (fs::symlink_metadata(path), fs::metadata(parent)) else { return false };
+    let ours = [Some(rustix::process::geteuid().as_raw()), caller().map(|(uid, _)| uid), Some(folder.uid())];
+    (there.is_symlink() || there.file_type().is_fifo())
+        && is_for_all(folder.mode())
+        && !ours.contains(&Some(there.uid()))
+}
+
+/// Sticky, and writable by others than its owner.
+fn is_for_all(mode: u32) -> bool {
+    mode & 0o1000 != 0 && mode & 0o022 != 0
 }
 
 /// The recording of a run, if there is to be one.
@@ -253,7 +284,7 @@ pub fn name_table(topology: &Topology) -> crate::store::NameTable {
 
 #[cfg(test)]
 mod tests {
-    use super::{Files, RecordOptions, Sink, is_part, make, path_of};
+    use super::{Files, RecordOptions, Sink, is_for_all, is_laid_out, is_part, make, path_of};
     use crate::store::Parts as _;
     use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -291,6 +322,36 @@ mod tests {
         fs::set_permissions(&link, fs::Permissions::from_mode(0o644)).unwrap();
         make(&link, false).unwrap();
         assert_eq!(mode(&link), 0o600);
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_replaced_only_when_asked_and_never_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, target) = (dir.path().join("link"), dir.path().join("target"));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert_eq!(make(&link, false).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+        make(&link, true).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_file() && !target.exists());
+    }
+
+    #[test]
+    fn links_of_others_are_refused_where_everybody_may_put_them() {
+        assert!(is_for_all(0o41777) && is_for_all(0o1770));
+        assert!(!is_for_all(0o777) && !is_for_all(0o1755));
+        // Our own are not.
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        assert!(!is_laid_out(&link) && !is_laid_out(&dir.path().join("none")));
+        make(&link, false).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::lchown(&link, Some(65534), None).unwrap();
+            std::os::unix::fs::chown(dir.path(), Some(65533), None).unwrap();
+            assert!(is_laid_out(&link));
+            let refused = make(&link, true).unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+        }
     }
 
     #[test]

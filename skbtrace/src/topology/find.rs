@@ -69,17 +69,21 @@ fn not_found(name: &str, searched: &[String], near: &[String], unreadable: &[Unr
         [only] => format!("no interface {name} in network namespace {only}"),
         all => format!("no interface {name} in any of {} network namespaces ({})", all.len(), listed(all)),
     };
-    if !unreadable.is_empty() {
-        // Mostly one reason for all of them.
-        let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for one in unreadable {
-            reasons.entry(&one.reason).or_default().push(one.what.clone());
-        }
-        let reasons: Vec<String> =
-            reasons.into_iter().map(|(reason, what)| format!("{} ({reason})", listed(&what))).collect();
-        text += &format!("; not searched: {}", reasons.join(", "));
+    if let Some(what) = by_reason(unreadable) {
+        text += &format!("; not searched: {what}");
     }
     text + &did_you_mean(near)
+}
+
+/// What could not be searched, and in brackets why; mostly there is one reason for all of it.
+fn by_reason(unreadable: &[Unreadable]) -> Option<String> {
+    let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for one in unreadable {
+        reasons.entry(&one.reason).or_default().push(one.what.clone());
+    }
+    let reasons: Vec<String> =
+        reasons.into_iter().map(|(reason, what)| format!("{} ({reason})", listed(&what))).collect();
+    (!reasons.is_empty()).then(|| reasons.join(", "))
 }
 
 fn no_such_netns(name: &str, known: &[String], near: &[String]) -> String {
@@ -104,6 +108,12 @@ fn listed(names: &[String]) -> String {
 }
 
 impl Topology {
+    /// What could not be searched, and why, in a line; safe to print.
+    #[must_use]
+    pub fn not_searched(&self) -> Option<String> {
+        by_reason(&self.unreadable)
+    }
+
     /// The link called `name`, in every namespace or in the one that `netns` gives.
     ///
     /// `name` may hold the namespace: `ns-calm1/calmveth1`. It may be one of the link's alternative names. A name with
