@@ -146,6 +146,12 @@ impl Hop {
         self.id.name()
     }
 
+    /// Whether only a run by raw tracepoints alone has this hop.
+    #[must_use]
+    pub fn is_of_tracepoints_alone(&self) -> bool {
+        self.only == Some(Backend::Tracepoint)
+    }
+
     /// Whether a run by this backend has this hop.
     #[must_use]
     pub fn is_of(&self, backend: Backend) -> bool {

@@ -204,6 +204,10 @@ fn hook_of(path: &[Step], finding: &Finding) -> Option<Hook> {
     if !done {
         return None;
     }
+    // Tracepoints show no more than that it was received: any hook of its way up may have done it.
+    if path.last()?.hop == HopId::NetifReceiveSkb && path.iter().any(|step| hop(step.hop).is_of_tracepoints_alone()) {
+        return None;
+    }
     match path.last()?.hop {
         // br_netfilter's function is called by a hook, and lets others at the same hook have their say.
         HopId::NfHookSlow | HopId::BrNfForward | HopId::BrNfForwardIp => path.iter().rev().find_map(Hook::of),

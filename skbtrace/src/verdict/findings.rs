@@ -5,7 +5,7 @@ use skbtrace_common::{EventFlags, HopId};
 
 use super::drops::{dropped, is_bridged, place};
 use super::finding::{Detail, Device, Finding, Hook, Sighting, lineage, way};
-use super::late::Late;
+use super::late::{Late, enters_queue};
 use super::order::Order;
 use super::payload::{Change, Payload};
 use super::twice::duplicated;
@@ -79,12 +79,14 @@ impl Findings {
         for full in &mut found {
             let (at, device) = (full.span, full.device);
             let Detail::Dropped { reason, held_ns, .. } = &mut full.detail else { continue };
-            if at != Span::At(HopId::DevQueueXmit) || !reason.as_deref().is_some_and(|it| it.starts_with("QDISC_")) {
+            if !matches!(at, Span::At(hop) if enters_queue(hop))
+                || !reason.as_deref().is_some_and(|it| it.starts_with("QDISC_"))
+            {
                 continue;
             }
             delayed.retain(|late| {
                 let same = late.device.map(|it| it.key) == device.map(|it| it.key)
-                    && matches!(late.span, Span::Between(HopId::DevQueueXmit, _));
+                    && matches!(late.span, Span::Between(hop, _) if enters_queue(hop));
                 if let (true, Detail::Delayed { longest_ns, .. }) = (same, &late.detail) {
                     *held_ns = Some(held_ns.unwrap_or(0).max(*longest_ns));
                 }

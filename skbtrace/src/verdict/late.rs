@@ -85,9 +85,9 @@ impl Late {
 
     /// A packet that the end of the run found in the queue of a device.
     fn stuck(&mut self, part: &Packet, number: u64) {
-        let Outcome::Waiting { at: HopId::DevQueueXmit, queue: None, for_ns } = part.outcome else { return };
+        let Outcome::Waiting { at, queue: None, for_ns } = part.outcome else { return };
         let Some(last) = part.steps.iter().rev().find(|step| step.role() != Role::Work) else { return };
-        if last.hop != HopId::DevQueueXmit || for_ns < STUCK_NS.max(self.slow_ns.unwrap_or(0)) {
+        if !enters_queue(at) || last.hop != at || for_ns < STUCK_NS.max(self.slow_ns.unwrap_or(0)) {
             return;
         }
         let device = Device::of(last);
@@ -146,7 +146,7 @@ fn limit(before: &Step, after: &Step) -> Option<(u64, Option<Queue>)> {
     match (before.hop, after.hop) {
         _ if after.role() == Role::End => None,
         // Whoever puts a packet into an empty queue, or into none at all, mostly takes it out again: then it never waited.
-        (HopId::DevQueueXmit, _) if leaves_queue(after) => {
+        (hop, _) if enters_queue(hop) && leaves_queue(after) => {
             (before.device() == after.device() && was_handed_on(before, after)).then_some((SLOW_QUEUE_NS, None))
         }
         // What goes out waits for the neighbour's address.
@@ -159,6 +159,11 @@ fn limit(before: &Step, after: &Step) -> Option<(u64, Option<Queue>)> {
             _ => None,
         },
     }
+}
+
+/// Whether a packet comes to the queue of its device at this hop.
+pub(super) fn enters_queue(hop: HopId) -> bool {
+    matches!(hop, HopId::DevQueueXmit | HopId::NetDevQueue | HopId::QdiscEnqueue)
 }
 
 /// Whether a packet leaves the queue of its device by this step.

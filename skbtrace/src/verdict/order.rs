@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use skbtrace_common::{DeviceKey, EventFlags, HopId};
 
 use super::finding::{Detail, Device, Finding, Sighting, neighbours, way};
-use super::late::leaves_queue;
+use super::late::{enters_queue, leaves_queue};
 use super::words::{Class, Span};
 use crate::trace::{Flow, Packet, Step};
 
@@ -58,7 +58,7 @@ impl Order {
         for (from, to) in neighbours(&packet.steps) {
             let (before, after) = (&packet.steps[from], &packet.steps[to]);
             let nested = (before.event.flags | after.event.flags) & EventFlags::NESTED != 0;
-            if before.hop == HopId::DevQueueXmit && leaves_queue(after) && !nested {
+            if enters_queue(before.hop) && leaves_queue(after) && !nested {
                 self.pass(&packet.steps[..=to], from, number);
             }
         }

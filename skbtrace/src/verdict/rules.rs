@@ -12,6 +12,7 @@ use skbtrace_common::HopId;
 
 use super::digest::Place;
 use super::finding::{Detail, Device, Finding};
+use super::late::enters_queue;
 use super::spots::{Point, between, of_hook};
 use super::words::{Cause, Class, Span};
 use crate::name::printable;
@@ -235,7 +236,7 @@ fn spots(finding: &Finding) -> Vec<Spot> {
         Span::Between(from, to) => {
             between(Point { hop: from, hook: finding.hook }, Point { hop: to, hook: finding.next_hook })
         }
-        Span::At(HopId::DevQueueXmit) if finding.class == Class::Delayed => vec![Spot::Queue],
+        Span::At(hop) if enters_queue(hop) && finding.class == Class::Delayed => vec![Spot::Queue],
         Span::At(_) | Span::Unseen => finding.hook.and_then(of_hook).into_iter().collect(),
     }
 }

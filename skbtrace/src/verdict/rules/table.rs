@@ -70,15 +70,19 @@ impl Row {
 /// The row of a finding; `looked` says that it is known what there is on the host.
 pub(super) fn row(finding: &Finding, looked: bool) -> Row {
     match (finding.class, &finding.detail) {
-        (Class::Dropped, _) if finding.hook.is_some() => by_netfilter(finding),
+        (Class::Dropped, _) if finding.hook.is_some() => by_netfilter(finding, spots(finding)),
+        (Class::Dropped, Detail::Dropped { reason: Some(reason), .. }) if reason == "NETFILTER_DROP" => {
+            by_netfilter(finding, ANY_HOOK.to_vec())
+        }
         (Class::Dropped, Detail::Dropped { reason, location, .. }) => {
+            let function = location.as_deref().unwrap_or_default();
+            let span = by_code(finding.span, function);
             let fits = |end: &&End| {
                 let reason_fits = match reason {
                     Some(reason) => end.reasons.contains(&&**reason),
                     None => end.reasons.is_empty(),
                 };
-                let at = |hop: &HopId| finding.span == Span::At(*hop);
-                let function = location.as_deref().unwrap_or_default();
+                let at = |hop: &HopId| span == Span::At(*hop);
                 reason_fits
                     && (end.hops.is_empty() || end.hops.iter().any(at))
                     && (end.functions.is_empty() || end.functions.iter().any(|name| function.starts_with(name)))
@@ -105,12 +109,39 @@ fn of_end(end: &End) -> Row {
     }
 }
 
-fn by_netfilter(finding: &Finding) -> Row {
+/// The hooks that a packet may have come to once it was received, where no hop tells.
+const ANY_HOOK: [Spot; 6] =
+    [Spot::Ingress, Spot::BridgePrerouting, Spot::BridgeForward, Spot::Prerouting, Spot::Forward, Spot::Input];
+
+/// Where a packet ended that, as tracepoints have it, had only been received: the function that freed it tells whose it was by then.
+fn by_code(span: Span, function: &str) -> Span {
+    const OWNERS: [(&str, HopId); 12] = [
+        ("tcp_", HopId::TcpV4Rcv),
+        ("__udp_enqueue", HopId::UdpEnqueueScheduleSkb),
+        ("udp", HopId::UdpQueueRcvOneSkb),
+        ("__udp", HopId::UdpQueueRcvOneSkb),
+        ("icmp", HopId::IcmpRcv),
+        ("raw", HopId::RawRcv),
+        ("arp_", HopId::ArpRcv),
+        ("ip_forward", HopId::IpForward),
+        ("ip6_forward", HopId::Ip6Forward),
+        ("ip_", HopId::IpRcv),
+        ("ip", HopId::Ipv6Rcv),
+        ("br_", HopId::BrHandleFrameFinish),
+    ];
+    let owner = OWNERS.iter().find(|(prefix, _)| function.starts_with(prefix));
+    match (span, owner) {
+        (Span::At(HopId::NetifReceiveSkb), Some((_, hop))) => Span::At(*hop),
+        _ => span,
+    }
+}
+
+fn by_netfilter(finding: &Finding, spots: Vec<Spot>) -> Row {
     let bridge = finding.hook.is_some_and(|hook| hook.family == 7);
     // Where bridged packets come by the hooks of IP, it is for the sake of iptables.
     let shown = finding.bridged && !bridge;
     Row {
-        spots: spots(finding),
+        spots,
         causes: &[Cause::Nftables, Cause::Iptables, Cause::Ebtables],
         words: &[],
         settings: &[],
