@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
-use skbtrace_common::{DeviceKey, EventFlags, HopId};
+use skbtrace_common::{DeviceKey, EventFlags};
 
 use super::finding::{Detail, Device, Finding, Sighting, neighbours, way};
 use super::late::{enters_queue, leaves_queue};

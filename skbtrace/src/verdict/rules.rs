@@ -8,7 +8,6 @@ mod ends;
 mod places;
 mod table;
 
-use skbtrace_common::HopId;
 
 use super::digest::Place;
 use super::finding::{Detail, Device, Finding};
