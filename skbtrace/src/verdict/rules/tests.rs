@@ -241,3 +241,27 @@ fn a_packet_socket_that_sends_from_a_ring_is_the_sender_of_its_own_packets_only(
         assert!(other.because.starts_with("the sender writes to pages"), "{}", other.because);
     }
 }
+
+#[test]
+fn where_tracepoints_show_no_more_than_receiving_the_function_tells_whose_the_packet_was() {
+    let because = |reason: Option<&str>, location: &str| {
+        let detail = Detail::Dropped {
+            reason: reason.map(str::to_owned),
+            location: Some(location.to_owned()),
+            silent: false,
+            held_ns: None,
+        };
+        let at = Some(device(Some("ns-calm1"), "calmveth1"));
+        let told = explain(Finding::new(Class::Dropped, Span::At(HopId::NetifReceiveSkb), at, detail), None, &Here);
+        (told.cause, told.because)
+    };
+    let listener = because(None, "tcp_v4_rcv+0x62");
+    assert!(listener.0 == Cause::Socket && listener.1.contains("nobody listens"), "{listener:?}");
+    let buffer = because(None, "__udp_enqueue_schedule_skb+0x1");
+    assert!(buffer.0 == Cause::Socket && buffer.1.contains("buffer is full"), "{buffer:?}");
+    let hook = because(Some("NETFILTER_DROP"), "nf_hook_slow+0xa7");
+    assert!(hook.0 == Cause::Nftables && hook.1.contains("netfilter"), "{hook:?}");
+    // Code of no protocol: it was still at the device.
+    let ingress = because(None, "__netif_receive_skb_core.constprop.0+0x1");
+    assert!(ingress.0 == Cause::TcFilter && ingress.1.contains("before any protocol"), "{ingress:?}");
+}
