@@ -11,4 +11,5 @@ pub mod router;
 pub mod tracer;
 pub mod traffic;
 pub mod tshark;
+pub mod web;
 pub mod xdp;
