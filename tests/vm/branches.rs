@@ -16,10 +16,11 @@ use crate::support::{
 };
 
 /// Pairs without an address, one end in the bridge, the other nowhere. They go with the test.
-struct MorePorts;
+pub struct MorePorts;
 
 impl MorePorts {
-    fn add() -> MorePorts {
+    /// Six of them, once they forward.
+    pub fn add() -> MorePorts {
         let more = MorePorts;
         for n in 3..=8 {
             sh(&format!(
@@ -90,15 +91,16 @@ fn a_broadcast_over_eight_ports_is_one_packet() {
 }
 
 /// A tcpdump in the client's namespace.
-struct Tcpdump(Child);
+pub struct Tcpdump(Child);
 
 impl Tcpdump {
-    fn start(what: &str) -> Tcpdump {
-        let messages = "/tmp/skbtrace-vm.beside";
+    /// One that listens to this already.
+    pub fn start(what: &str) -> Tcpdump {
+        let messages = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new("ip");
         command.args(["netns", "exec", CLIENT.0, "tcpdump", "-i", "calmveth2", "-w", "/dev/null", what]);
-        let tcpdump = Tcpdump(command.stderr(fs::File::create(messages).unwrap()).spawn().unwrap());
-        wait_until("tcpdump listens", || fs::read_to_string(messages).unwrap().contains("listening on"));
+        let tcpdump = Tcpdump(command.stderr(messages.reopen().unwrap()).spawn().unwrap());
+        wait_until("tcpdump listens", || fs::read_to_string(messages.path()).unwrap().contains("listening on"));
         tcpdump
     }
 }

@@ -132,7 +132,7 @@ fn unreadable(port: u16) {
 }
 
 /// Fills a socket's buffer, reads what it took, and says how many it took and how many it refused.
-fn overflow(port: u16) -> (usize, usize) {
+pub fn overflow(port: u16) -> (usize, usize) {
     let sent = 40;
     let receiver = within(SERVER.0, || {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();

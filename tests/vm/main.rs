@@ -2,7 +2,8 @@
 //! and the trace must say exactly that.
 //!
 //! `cargo xtask test` runs these in a virtual machine per kernel, one at a time. They change settings of the machine
-//! that they run on, so they refuse to run elsewhere. No test asserts a time: kernels here run under emulation.
+//! that they run on, so they refuse to run elsewhere; but `tracepoint`, which needs no kprobes, also runs on the machine itself, in
+//! a network of its own. No test asserts a time: kernels here run under emulation.
 
 #![expect(clippy::unwrap_used, reason = "these are tests, their helpers included")]
 
@@ -27,4 +28,5 @@ mod recording;
 mod sockets;
 mod support;
 mod survey;
+mod tracepoint;
 mod volume;

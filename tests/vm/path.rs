@@ -1,18 +1,16 @@
 //! The path of a packet through each of the lab's scenarios: every hop, in the kernel's order, where it was, and who
 //! got the packet.
 
-use std::{
-    fs,
-    process::{Child, Command, Stdio},
-};
+use std::{fs, process::Command};
 
 use crate::support::{
-    lab::{CLIENT, Lab, SERVER, device_packets, within},
+    lab::{CLIENT, Lab, SERVER, device_packets},
     machine::{assert_nothing_attached, sh, wait_until},
     model::{Packet, Trace},
     path::{at, bare, bridged, crossed, ip_received, tcp_sent, veth},
     tracer::{Tracer, run},
     traffic::{PORT, datagrams, lab_exchange, server, tcp_exchange, tcp_segments},
+    web::WebServer,
 };
 
 /// The way of a segment over the bridge, to TCP at its other end.
@@ -65,33 +63,6 @@ fn segments(trace: &Trace) -> Vec<(bool, &str, u64)> {
     segments.map(|packet| (packet.goes_to(SERVER.1), packet.flags(), packet.payload_len)).collect()
 }
 
-/// A web server in the server's namespace.
-struct WebServer(Child);
-
-impl WebServer {
-    fn start(folder: &str) -> WebServer {
-        let program = ["/usr/bin/python3", "python3"].into_iter().find(|path| fs::exists(path).unwrap());
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", SERVER.0, program.unwrap_or("python3"), "-m", "http.server", "8000"]);
-        command.args(["--bind", SERVER.1, "--directory", folder]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // Seen by its socket, not by a request: that would be a packet on the path.
-        wait_until("the web server listens", || {
-            assert_eq!(child.try_wait().unwrap(), None, "the web server ended");
-            within(SERVER.0, || fs::read_to_string("/proc/thread-self/net/tcp").unwrap())
-                .contains(":1F40 00000000:0000 0A")
-        });
-        WebServer(child)
-    }
-}
-
-impl Drop for WebServer {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
 #[test]
 #[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
 fn a_page_crosses_the_bridge() {
@@ -119,7 +90,7 @@ fn a_page_crosses_the_bridge() {
     };
     assert_eq!(body, 3000);
     let curl: u32 = fs::read_to_string(format!("{folder}/pid")).unwrap().trim().parse().unwrap();
-    let python = web.0.id();
+    let python = web.pid();
     for (address, bytes, sender, reader) in [(SERVER.1, request, curl, python), (CLIENT.1, header + body, python, curl)]
     {
         let data: Vec<_> = trace.of(6).into_iter().filter(|p| p.goes_to(address) && p.payload_len > 0).collect();

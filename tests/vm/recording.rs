@@ -20,12 +20,12 @@ use crate::support::{
 };
 
 /// `skbtrace show` of these files.
-fn show(files: &[String], options: &[&str]) -> Done {
+pub fn show(files: &[String], options: &[&str]) -> Done {
     Tracer::spawn_command(Command::new(PROGRAM).arg("show").args(options).args(files)).wait()
 }
 
 /// A packet of every kind: TCP, UDP, a drop, ICMP, and an ARP question with a branch.
-fn traffic() {
+pub fn traffic() {
     sh("ip -n ns-calm2 neighbour delete 78.78.0.10 dev calmveth2");
     lab_exchange();
     datagrams(CLIENT, SERVER, PORT, 5);
@@ -34,7 +34,7 @@ fn traffic() {
 }
 
 /// The same bytes on both streams, and a good end.
-fn assert_same(live: &Done, shown: &Done) {
+pub fn assert_same(live: &Done, shown: &Done) {
     assert_eq!((live.code(), shown.code()), (Some(0), Some(0)), "{live:#?} {shown:#?}");
     assert!(live.stdout.len() > 1000, "{live:#?}");
     let differ = live.stdout.lines().zip(shown.stdout.lines()).find(|(live, shown)| live != shown);

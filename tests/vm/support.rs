@@ -13,4 +13,5 @@ pub mod tcx;
 pub mod tracer;
 pub mod traffic;
 pub mod tshark;
+pub mod web;
 pub mod xdp;

@@ -20,20 +20,21 @@ use crate::support::{
 
 /// What a recording tells of one packet.
 #[derive(Default)]
-struct Seen {
-    hops: Vec<&'static str>,
-    skbs: BTreeSet<u64>,
+pub struct Seen {
+    pub hops: Vec<&'static str>,
+    pub skbs: BTreeSet<u64>,
     /// Sequence numbers in its payload.
-    sequences: BTreeSet<u64>,
+    pub sequences: BTreeSet<u64>,
     /// Hops at which its payload was there, and as it was sent.
-    intact: usize,
+    pub intact: usize,
     began: u64,
     ended: u64,
     queued: u64,
 }
 
 impl Seen {
-    fn add(&mut self, frame: &Frame, scratch: &mut Vec<u8>) {
+    /// Adds what was seen of it at a hop.
+    pub fn add(&mut self, frame: &Frame, scratch: &mut Vec<u8>) {
         assert_eq!(frame.step() as usize, self.hops.len(), "no step is missing, none is doubled");
         if self.hops.is_empty() {
             self.began = frame.time_ns;
@@ -55,7 +56,7 @@ impl Seen {
     }
 
     /// Its hops without its end, which depends on who let go last.
-    fn path(&self) -> Vec<&'static str> {
+    pub fn path(&self) -> Vec<&'static str> {
         let is_end = |hop: &&str| matches!(*hop, "kfree_skb" | "consume_skb" | "skb_attempt_defer_free");
         self.hops.iter().copied().filter(|hop| !is_end(hop)).collect()
     }
@@ -130,7 +131,7 @@ fn ten_thousand_datagrams_are_ten_thousand_timelines() {
 
 /// The books of a run, numbers by their names, those of the losses with theirs in front: `losses.ring_full`. Every packet
 /// is in one column.
-fn books(stdout: &str) -> BTreeMap<String, u64> {
+pub fn books(stdout: &str) -> BTreeMap<String, u64> {
     let summary: BTreeMap<String, Value> = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
     let mut books =
         BTreeMap::from([("every_packet_complete".to_owned(), u64::from(summary["every_packet_complete"] == true))]);
@@ -147,13 +148,13 @@ fn books(stdout: &str) -> BTreeMap<String, u64> {
 }
 
 /// Nothing was lost, and nothing doubted.
-fn assert_complete(books: &BTreeMap<String, u64>) {
+pub fn assert_complete(books: &BTreeMap<String, u64>) {
     assert_eq!(lost(books), 0, "{books:#?}");
     assert_eq!((books["incomplete"], books["every_packet_complete"]), (0, 1), "{books:#?}");
 }
 
 /// What was lost of the run, whatever it was.
-fn lost(books: &BTreeMap<String, u64>) -> u64 {
+pub fn lost(books: &BTreeMap<String, u64>) -> u64 {
     books.iter().filter(|(name, _)| name.starts_with("losses.")).map(|(_, count)| count).sum()
 }
 
@@ -213,7 +214,7 @@ fn iperf_over_udp_balances() {
 }
 
 /// A counter of UDP's in a namespace.
-fn udp_counter(netns: &str, name: &str) -> u64 {
+pub fn udp_counter(netns: &str, name: &str) -> u64 {
     let table = within(netns, || fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
     let [names, values] = table.lines().filter_map(|row| row.strip_prefix("Udp: ")).collect::<Vec<_>>()[..] else {
         panic!("{table}")

@@ -3,6 +3,7 @@
 mod cargo;
 mod demo;
 mod gallery;
+mod native;
 mod setup;
 mod test;
 mod toolchain;
@@ -30,7 +31,7 @@ enum Task {
     Setup,
     /// Build the kernel side alone and print the object's path.
     BuildEbpf,
-    /// Lint, run all tests, and run those of the whole program on real kernels.
+    /// Lint, run all tests, and run those of the whole program on this kernel, as far as it goes, and on others in machines.
     Test(test::Args),
     /// Trace a page on its way through veth pairs and a bridge.
     Demo(demo::Args),

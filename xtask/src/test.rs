@@ -1,21 +1,30 @@
-//! `cargo xtask test`: lint, unit tests, then the whole program on real kernels.
+//! `cargo xtask test`: lint, unit tests, then the whole program: on this machine's kernel, by raw tracepoints, and on real
+//! kernels in virtual machines.
 //!
 //! Everything is counted from what the test programs report, and a step that fails without a report counts as one
 //! failure: the last line is never better than the exit status.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::{cargo, setup, vm};
+use crate::{cargo, native, setup, vm};
 
 /// How long all tests may take on one kernel.
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// Tests that need no kprobes and change nothing of the machine.
+const NATIVE: &str = "tracepoint::";
+
+/// Runs a program in namespaces of its own: a network that nobody else is in, and a /run/netns with that alone, so that neither
+/// the machine's devices and settings nor a lab of somebody else's is touched. They are gone with the last process.
+const APART: &str = "mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && touch /run/netns/tests && \
+    mount --bind /proc/self/ns/net /run/netns/tests && mount -t sysfs sysfs /sys && exec \"$@\"";
 
 /// What to test.
 #[derive(Debug, clap::Args)]
@@ -83,9 +92,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         total = total.plus(unit(args)?);
     }
     let kernels: Vec<&String> = args.kernels.iter().filter(|kernel| *kernel != "none").collect();
-    if !kernels.is_empty() && interrupted.load(Ordering::Relaxed) == 0 {
-        match vm_tests(args.debug) {
+    let obstacle = native::obstacle().or_else(|| (!setup::is_root()).then_some("it takes root"));
+    if let Some(obstacle) = obstacle {
+        println!("native: not run on this machine: {obstacle}");
+    }
+    if (!kernels.is_empty() || obstacle.is_none()) && interrupted.load(Ordering::Relaxed) == 0 {
+        // An optimised program is for machines under emulation.
+        match vm_tests(args.debug || kernels.is_empty()) {
             Ok(program) => {
+                if obstacle.is_none() {
+                    total = total.plus(natively(program.as_os_str(), args)?);
+                }
                 for kernel in kernels {
                     if interrupted.load(Ordering::Relaxed) == 0 {
                         total = total.plus(on_kernel(kernel, program.as_os_str().to_owned(), args)?);
@@ -148,6 +165,35 @@ fn vm_tests(debug: bool) -> Result<PathBuf> {
     let build = ["build", "--release", "--package", "skbtrace", "--bin", "skbtrace"];
     let program = cargo::executable(&build, &[], "skbtrace")?;
     cargo::executable(&tests, &[("SKBTRACE_PROGRAM", program.as_os_str())], "vm")
+}
+
+/// The tests that this machine's own kernel can do.
+fn natively(program: &OsStr, args: &Args) -> Result<Count> {
+    let list = Command::new(program).args(["--list", "--format=terse", NATIVE]).output().context("no list of tests")?;
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
+    let filter = args.filter.as_deref().unwrap_or_default();
+    let names: Vec<&str> = names.filter(|name| name.starts_with(NATIVE) && name.contains(filter)).collect();
+    if names.is_empty() {
+        println!("native: none of the tests is asked for");
+        return Ok(Count { passed: 0, failed: u64::from(args.filter.is_none()) });
+    }
+    let mut command = Command::new("timeout");
+    command.args(["--foreground", "--kill-after=10", &TIMEOUT.as_secs().to_string()]);
+    command.args(["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", APART, "sh"]).arg(program);
+    command.args(["--test-threads=1", "--include-ignored", "--exact"]).args(names);
+    let netns = std::fs::read_link("/proc/self/ns/net").context("which network this is")?;
+    command.env("SKBTRACE_NATIVE", netns).env("CARGO_MANIFEST_DIR", cargo::workspace().join("skbtrace"));
+    let done = command.stdin(Stdio::null()).output().context("timeout does not start")?;
+    let stdout = String::from_utf8_lossy(&done.stdout);
+    let count = Count::of(&stdout).at_least_one_failure(done.status.success());
+    let remark = if done.status.code() == Some(124) { " (not done in time)" } else { "" };
+    if count.failed > 0 || args.verbose {
+        std::io::stdout().write_all(&done.stdout)?;
+        std::io::stderr().write_all(&done.stderr)?;
+    }
+    println!("native: {} passed, {} failed{remark}", count.passed, count.failed);
+    Ok(count)
 }
 
 fn on_kernel(kernel: &str, program: OsString, args: &Args) -> Result<Count> {

@@ -9,7 +9,7 @@ mod line;
 
 use std::io;
 
-use skbtrace_common::{Context, DeviceKey, EventFlags, HopId};
+use skbtrace_common::{Context, DeviceKey, EventFlags};
 
 use super::checksum::{code, ip_summed};
 use super::diff::change;
@@ -17,6 +17,7 @@ use super::headline::{hook_name, netfilter_hook, tcp_flags};
 use super::hex::{Sides, digits, sides};
 use super::row::device_name;
 use super::{Names, place, reason_name};
+use crate::hops::Role;
 use crate::name::printable;
 use crate::trace::{self, Cause, Outcome};
 use crate::verdict::{self, Checksums, Explained, Known, Place, checksums};
@@ -271,7 +272,7 @@ fn hop(packet: &trace::Packet, index: usize, names: &dyn Names) -> Hop {
         ttl: (event.flags & EventFlags::L3 != 0).then_some(event.ttl),
         accepted: packet.netfilter_accepted(index),
         netfilter: (event.nf_family != 0).then(|| hook_name(event)),
-        copied: (step.hop == HopId::SkbCopyDatagramIter).then_some(event.copied),
+        copied: (step.role() == Role::Copy).then_some(event.copied),
         read_failed: event.flags & EventFlags::READ_FAILED != 0,
         changed: None,
     }

@@ -315,7 +315,14 @@ impl Run {
         }
         self.recording.write(|recorder| recorder.flush())?;
         let count = self.session.tick(now_ns, losses, &self.names).map_err(Why::from_write)?;
-        self.count_down(count)
+        self.count_down(count)?;
+        // Each tick ends one of these.
+        while self.session.stitcher().has_taken(now_ns) {
+            self.recording.write(|recorder| recorder.tick(now_ns, losses))?;
+            let count = self.session.tick(now_ns, losses, &self.names).map_err(Why::from_write)?;
+            self.count_down(count)?;
+        }
+        Ok(())
     }
 
     /// So many packets more were printed.

@@ -173,7 +173,10 @@ pub(super) enum Closing {
         end_lost: bool,
     },
     /// TCP took it, and has been silent since.
-    Taken,
+    Taken {
+        /// Events were lost since it was seen last.
+        lossy: bool,
+    },
     /// Its bytes were read, or went up the stack, as a part of this packet.
     PartOf(u64),
 }
@@ -214,7 +217,12 @@ pub(super) fn judge(open: &Open, closing: Closing, options: &StitchOptions) -> O
             }
             taken
         }
-        Closing::Taken => taken(None),
+        Closing::Taken { lossy } => {
+            if lossy {
+                causes.push(Cause::EndLost);
+            }
+            taken(None)
+        }
         Closing::PartOf(whole) => taken::part_of(steps, whole),
     };
     match seen {

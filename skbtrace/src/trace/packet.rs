@@ -140,10 +140,13 @@ impl Step {
         (self.event.flags & EventFlags::CONTEXT != 0).then_some(self.event.context)
     }
 
-    /// The process that acts here. `None` in interrupts: the current task is then whoever was interrupted.
+    /// The process that acts here. `None` in interrupts: the current task is then whoever was interrupted. Only a process can
+    /// read a packet.
     #[must_use]
     pub fn process(&self) -> Option<Process> {
-        (self.context() == Some(Context::PROCESS)).then_some(Process { pid: self.event.pid, comm: self.event.comm })
+        let reads = self.context().is_none() && self.role() == Role::Copy;
+        (reads || self.context() == Some(Context::PROCESS))
+            .then_some(Process { pid: self.event.pid, comm: self.event.comm })
     }
 }
 

@@ -2,7 +2,9 @@
 //! a gap passes for whole.
 //!
 //! A small model of the kernel side gives out addresses and ids; the truth travels in the `mark` of each event, which
-//! the stitcher does not look at.
+//! the stitcher does not look at. What tracepoints alone see is in `taken`.
+
+mod taken;
 
 use std::collections::{HashMap, HashSet};
 
@@ -145,7 +147,7 @@ impl Kernel {
 }
 
 /// Runs the traffic: `order` picks whose event is next. Returns the events before any loss, and the kernel's state.
-fn run(plans: &[Plan], order: &[u8]) -> (Kernel, HashMap<u32, Vec<usize>>) {
+fn run(plans: &[Plan], order: &[u8], events_of: fn(&Plan, usize) -> Vec<Event>) -> (Kernel, HashMap<u32, Vec<usize>>) {
     let mut kernel = Kernel::default();
     let mut waiting: std::collections::VecDeque<(usize, &Plan)> = plans.iter().enumerate().collect();
     let mut flying: Vec<Flying> = Vec::new();
@@ -215,7 +217,7 @@ proptest! {
         order in prop::collection::vec(any::<u8>(), 1..200),
         lost in prop_oneof![Just(Vec::new()), prop::collection::vec(0usize..400, 1..30)],
     ) {
-        let (kernel, of_truth) = run(&plans, &order);
+        let (kernel, of_truth) = run(&plans, &order, events_of);
         let lost: HashSet<usize> = lost.into_iter().filter(|index| *index < kernel.out.len()).collect();
         let mut stitcher = Stitcher::new(StitchOptions { reasons: Reasons::default(), ..Default::default() });
         let mut roots: Vec<Packet> = Vec::new();

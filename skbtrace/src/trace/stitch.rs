@@ -23,9 +23,9 @@ use super::open::Open;
 use super::outcome::{Closing, Outcome, Reasons, judge};
 use super::packet::{Branch, Packet, Step, device, is_end, second_device, waited};
 use super::payload;
-use super::summary::{HopBooks, Losses, Summary};
+use super::summary::{HopBooks, Losses, Summary, loops};
 use crate::hops::{Role, hop};
-use taken::{Taken, is_late};
+use taken::Taken;
 pub(super) use whole::Datagram;
 use whole::MAX_CUT;
 
@@ -163,10 +163,8 @@ impl Stitcher {
                 return;
             }
             None => {
-                split_from = self.taken.closed(event.packet).filter(|_| event.flags & EventFlags::FIRST == 0);
-                if split_from.is_some() && is_late(hop_id) {
-                    return;
-                }
+                let Ok(next) = self.begins_after(hop_id, event) else { return };
+                split_from = next;
                 self.begin(hop_id, event, split_from, sink)
             }
         };
@@ -385,6 +383,7 @@ impl Stitcher {
         open.touched |= matches!(outcome, Outcome::Incomplete { .. });
         open.outcome = Some(outcome);
         let (id, skb, head, datagram) = (open.kernel_id, open.skb, open.head, open.fragment_of.take());
+        let next_step = open.next_step;
         if ended && open.awaits_parts() {
             open.held = true;
             open.branches_open += 1;
@@ -393,6 +392,9 @@ impl Stitcher {
             self.cut.retain(|cut| *cut != key);
         }
         self.append(key);
+        if !ended {
+            self.note_gone(id, next_step);
+        }
         self.forget_fragment(datagram, key);
         if self.by_id.get(&id) == Some(&key) {
             self.by_id.remove(&id);
@@ -442,6 +444,6 @@ fn touches(target: Option<DeviceKey>, hop_id: HopId, event: &Event) -> bool {
     target.is_none_or(|target| {
         device(event) == Some(target)
             || second_device(event) == Some(target)
-            || (hop_id == HopId::LoopbackXmit && event.netns == target.netns)
+            || (loops(hop_id, event) && event.netns == target.netns)
     })
 }

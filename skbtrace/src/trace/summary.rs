@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skbtrace_common::{Counters, HopId};
+use skbtrace_common::{Counters, Event, HopId};
 
 use super::latency::Latency;
 use super::outcome::Outcome;
@@ -29,7 +29,12 @@ impl Losses {
     /// Whether the end of a packet may be among them.
     #[must_use]
     pub fn may_hide_events(&self) -> bool {
-        self.ring_full + self.unread + self.unreadable + self.missed_probes > 0
+        self.hidden_events() > 0
+    }
+
+    /// How many of them may have been the end of a packet.
+    pub(super) fn hidden_events(&self) -> u64 {
+        self.ring_full + self.unread + self.unreadable + self.missed_probes
     }
 
     /// Whether the run saw everything.
@@ -157,8 +162,14 @@ impl Summary {
     }
 }
 
+/// Whether a loopback device has the packet: by its driver, or, where that has no probe, by its number, which is the same in every netns.
+pub(super) fn loops(hop_id: HopId, event: &Event) -> bool {
+    const LOOPBACK_IFINDEX: u32 = 1;
+    hop_id == HopId::LoopbackXmit || (hop_id == HopId::NetDevStartXmit && event.ifindex == LOOPBACK_IFINDEX)
+}
+
 /// Whether a packet, or a branch of it, went through a loopback device.
 #[must_use]
 pub fn through_loopback(packet: &Packet) -> bool {
-    packet.tree().any(|packet| packet.steps.iter().any(|step| step.hop == HopId::LoopbackXmit))
+    packet.tree().any(|packet| packet.steps.iter().any(|step| loops(step.hop, &step.event)))
 }

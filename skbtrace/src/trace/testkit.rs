@@ -125,6 +125,11 @@ impl Trip {
         trip
     }
 
+    /// A process reads so many bytes of it, of which nothing is left then.
+    pub(crate) fn seen_read(self, after_ns: u64, bytes: u32) -> Trip {
+        self.process(301, "python3").hop(SkbCopyDatagramIovec, after_ns, NOWHERE, bytes).flag(EventFlags::END)
+    }
+
     pub(crate) fn dropped(self, after_ns: u64, location: u64, reason: Option<u32>) -> Trip {
         let mut trip = self.end(KfreeSkb, after_ns);
         if let Some(event) = trip.events.last_mut() {
@@ -146,6 +151,16 @@ impl Trip {
             .to(to)
             .hop(NetifRxInternal, 800, to, len)
             .hop(EnqueueToBacklog, 300, to, len)
+    }
+
+    /// The same as tracepoints see it, and into the stack there.
+    pub(crate) fn seen_crossing(self, from: Dev, to: Dev, len: u32) -> Trip {
+        self.seen_sent(from, len).hop(NetifRx, 800, to, len).softirq(1).hop(NetifReceiveSkb, 9_000, to, len)
+    }
+
+    /// To a device and its driver, as tracepoints see it.
+    pub(crate) fn seen_sent(self, from: Dev, len: u32) -> Trip {
+        self.hop(NetDevQueue, 900, from, len + 14).hop(NetDevStartXmit, 300, from, len + 14)
     }
 
     /// TCP hands down a clone of what it keeps at this address.
@@ -204,6 +219,17 @@ impl Lab {
     pub(crate) fn trip(&mut self, id: u64) -> Trip {
         self.now += 1_000_000;
         Trip::new(id, self.now)
+    }
+
+    /// A segment as tracepoints see it cross a pair: TCP's own end of it is not seen.
+    pub(crate) fn seen_segment(&mut self, id: u64, flags: u8, seq: u32, payload: u32) -> Trip {
+        let trip = self.trip(id).addresses(6, (11, 58_854), (10, 8000)).tcp(flags, seq, payload).process(312, "curl");
+        trip.seen_crossing(VETH2, VETH1, payload + 52)
+    }
+
+    /// The same that an established connection gets.
+    pub(crate) fn seen_data(&mut self, id: u64, seq: u32, payload: u32) -> Trip {
+        self.seen_segment(id, 0x18, seq, payload).hop(TcpProbe, 3_000, NOWHERE, payload + 32)
     }
 
     /// A segment of curl's connection, from calmveth2 as far as the other end's tcp_v4_rcv.

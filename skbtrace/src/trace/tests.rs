@@ -6,6 +6,7 @@ mod identity;
 mod latency;
 mod moved;
 mod parts;
+mod taken;
 
 use skbtrace_common::{DeviceKey, Event, HopId};
 

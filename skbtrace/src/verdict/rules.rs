@@ -8,7 +8,6 @@ mod ends;
 mod places;
 mod table;
 
-
 use super::digest::Place;
 use super::finding::{Detail, Device, Finding};
 use super::late::enters_queue;

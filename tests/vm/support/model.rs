@@ -124,6 +124,8 @@ pub struct Hop {
     pub to: Option<Device>,
     pub skb: String,
     pub vlan: Option<u16>,
+    /// Bytes that were read from it.
+    pub copied: Option<u64>,
     /// What changed with it, where `--diff` was given.
     #[serde(default)]
     pub changed: Vec<Changed>,
@@ -170,7 +172,8 @@ impl Trace {
     /// Nothing was lost and nothing was doubted.
     pub fn assert_complete(&self) {
         let Summary { incomplete, every_packet_complete, losses, .. } = &self.summary;
-        assert!(*incomplete == 0 && *every_packet_complete, "{:#?}", self.summary);
+        let doubted = || self.packets.iter().filter(|packet| packet.verdict == "incomplete").collect::<Vec<_>>();
+        assert!(*incomplete == 0 && *every_packet_complete, "{:#?}: {:#?}", self.summary, doubted());
         assert!(losses.values().all(|count| *count == 0), "{losses:?}");
         for packet in self.packets.iter().flat_map(Packet::tree) {
             let steps: Vec<u32> = packet.hops.iter().map(|hop| hop.step).collect();

@@ -3,14 +3,21 @@
 
 use std::fs;
 
+use super::machine::native;
+
 /// The end of the pair that is number `end`.
 pub fn veth(end: u8) -> String {
     format!("ns-calm{end}/calmveth{end}")
 }
 
+/// What the namespace that the bridge is in is called.
+pub fn outside() -> &'static str {
+    if native() { "tests" } else { "init" }
+}
+
 /// The other end of it, a port of the bridge.
 pub fn port(end: u8) -> String {
-    format!("init/calmveth{end}_peer")
+    format!("{}/calmveth{end}_peer", outside())
 }
 
 /// These hops at one device.

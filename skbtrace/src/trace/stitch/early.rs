@@ -9,6 +9,7 @@ impl Stitcher {
     /// To be called now and then with the time of CLOCK_MONOTONIC. When half of the packets that memory should hold are
     /// open, those that have been idle for long are reported as waiting.
     pub fn tick(&mut self, now_ns: u64, sink: &mut dyn FnMut(Packet)) {
+        self.note_losses(now_ns);
         self.close_taken(now_ns, sink);
         if self.by_id.len() <= self.options.max_open / 2 {
             return;

@@ -58,7 +58,9 @@ impl Stitcher {
                 let place = open.last_place().map(|step| (step.device(), step.second_device()));
                 let here = device(event);
                 let same_device = place.is_some_and(|(first, second)| here == first || here == second);
-                (same_device, last == Some(event.cpu), open.last_ns())
+                // Nobody clones what is in a CPU's queue.
+                let in_hand = open.last_place().is_none_or(|step| step.role() != Role::Enqueue);
+                (same_device, in_hand, last == Some(event.cpu), open.last_ns())
             })
             .map(|(key, _)| *key)
     }
