@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use crate::{cargo, native, setup, vm};
 
 /// How long all tests may take on one kernel.
-const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Tests that need no kprobes and change nothing of the machine.
 const NATIVE: &str = "tracepoint::";

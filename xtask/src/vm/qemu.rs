@@ -177,6 +177,9 @@ fn command(machine: &Machine, kernel: &Kernel, accel: Accel, dir: &Path) -> Resu
         // An oops or a lock-up ends the machine, and with -no-reboot QEMU too. Translation on a busy machine stalls
         // for long: the watchdog waits for twice this time.
         "oops=panic panic=-1 softlockup_panic=1 nmi_watchdog=0 sysctl.kernel.watchdog_thresh=30",
+        // Every probe that is attached or detached waits for grace periods, and tests do so by the thousand: no test asserts a
+        // time.
+        "rcupdate.rcu_expedited=1",
     ];
     let share = |path: &Path, tag: &str, readonly: bool| {
         // A comma ends an option; QEMU wants it doubled in a path.
