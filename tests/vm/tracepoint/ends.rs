@@ -92,8 +92,7 @@ fn a_byte_that_a_filter_rewrites_is_found_between_its_hops() {
 #[ignore = "needs a real kernel, as root: run by cargo xtask test"]
 fn what_a_bridge_does_not_pass_on_ends_there() {
     let _lab = Lab::up("bridge");
-    // Not 4, blocking: where nobody does STP the kernel makes that 3, forwarding, at once.
-    sh("bridge link set dev calmveth1_peer state 1");
+    sh("bridge link set dev calmveth1_peer state 0");
     let trace = traced(&["--proto", "udp", "--host", SERVER.1], || {
         let sender = crate::support::lab::within(CLIENT.0, || std::net::UdpSocket::bind((CLIENT.1, 0)).unwrap());
         for _ in 0..3 {

@@ -58,7 +58,9 @@ fn is_used_up_by_tcp(last: &Step, end: &Step, options: &StitchOptions) -> bool {
     let unnamed = reason.is_none() || reasons.is(reason, "NOT_SPECIFIED");
     let code = options.tcp_code.partition_point(|(start, _)| *start <= end.event.location);
     let by_tcp = code.checked_sub(1).is_some_and(|range| end.event.location < options.tcp_code[range].1);
-    let ends_stream = last.event.tcp_flags & tcp_flag::FIN != 0 && reasons.is(reason, "QUEUE_PURGE");
+    // Kernels before the reason's name give none: but then TCP was seen to have it.
+    let purged = reasons.is(reason, "QUEUE_PURGE") || (unnamed && last.hop == HopId::TcpProbe);
+    let ends_stream = last.event.tcp_flags & tcp_flag::FIN != 0 && purged;
     let empty = last.event.tcp_flags & tcp_flag::ACK != 0 && last.event.payload_len == 0;
     last.event.flags & EventFlags::L4 != 0
         && last.event.l4_proto == TCP

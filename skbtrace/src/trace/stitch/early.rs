@@ -7,10 +7,13 @@ use crate::trace::packet::Packet;
 
 impl Stitcher {
     /// To be called now and then with the time of CLOCK_MONOTONIC. When half of the packets that memory should hold are
-    /// open, those that have been idle for long are reported as waiting.
+    /// open, those that have been idle for long are reported as waiting. Again at once while [`Stitcher::has_taken`] says so.
     pub fn tick(&mut self, now_ns: u64, sink: &mut dyn FnMut(Packet)) {
         self.note_losses(now_ns);
         self.close_taken(now_ns, sink);
+        if self.has_taken(now_ns) {
+            return;
+        }
         if self.by_id.len() <= self.options.max_open / 2 {
             return;
         }

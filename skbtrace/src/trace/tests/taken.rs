@@ -276,6 +276,11 @@ fn an_ack_that_tcps_own_code_frees_is_no_drop() {
         assert_eq!(matches!(packet.outcome, Outcome::Dropped { .. }), is_drop, "{packet:#?}");
         assert_eq!(how(packet), (!is_drop).then_some(How::Protocol));
     }
+    // Nor is the end of a stream that nobody read before its socket was closed: TCP was seen to have it.
+    let fin = lab.seen_segment(1, 0x11, 100, 0);
+    let probed = fin.clone().hop(HopId::TcpProbe, 3_000, VETH1, 32);
+    let ends = [fin, probed].map(|trip| how(&stitch(&trip.dropped(900, 1, Some(REASON_NOT_SPECIFIED)).events)[0]));
+    assert_eq!(ends, [None, Some(How::Protocol)]);
     // Data that is thrown away is, whoever does it.
     let data = lab.seen_data(1, 100, 9).dropped(900, TCP_CODE.0, Some(REASON_NOT_SPECIFIED));
     assert!(matches!(stitch(&data.events)[0].outcome, Outcome::Dropped { .. }));
