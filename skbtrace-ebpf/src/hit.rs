@@ -25,6 +25,9 @@ use crate::{
 
 const IPPROTO_TCP: u8 = 6;
 
+/// A [`Track::outbound`]: the address has gone to a packet that nobody follows.
+const STALE: u16 = 2;
+
 /// The arguments of the traced function or tracepoint.
 pub trait Args: EbpfContext {
     /// An argument by position; 0 when there is none at it.
@@ -140,7 +143,7 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
     }
     let template = plan.flags & hop_flags::TEMPLATE != 0;
     let tracked = if template { None } else { TRACKED.get_ptr_mut(address) };
-    if plan.flags & (hop_flags::END | hop_flags::TRACKED_ONLY) != 0 && tracked.is_none() {
+    if plan.flags & (hop_flags::END | hop_flags::TRACKED_ONLY) != 0 && !is_followed(tracked) {
         counters.filtered = counters.filtered.wrapping_add(1);
         return;
     }
@@ -156,6 +159,13 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
     } else {
         counters.unreadable = counters.unreadable.wrapping_add(1);
     }
+}
+
+/// Whether the packet is one that is followed.
+#[inline(always)]
+fn is_followed(tracked: Option<*mut Track>) -> bool {
+    // SAFETY: the value stays readable for the length of this program.
+    tracked.is_some_and(|track| unsafe { (*track).outbound } != STALE)
 }
 
 /// Reads the packet and sends the event, if it is wanted. May go on in another program and never return.
@@ -287,7 +297,7 @@ fn identify(
         // the CPU that has the packet in hand writes to it.
         let track = unsafe { &mut *track };
         // What was received last is not received again, nor sent as if it never had been.
-        older = (newborn && track.unsent == 0) || (local && track.outbound == 0);
+        older = (newborn && track.unsent == 0) || (local && track.outbound == 0) || track.outbound == STALE;
         if !older {
             scratch.event.packet = track.id;
             scratch.event.step = track.step;
@@ -306,9 +316,10 @@ fn identify(
         }
     }
     if wanted(&scratch.event) == 0 {
-        if older {
-            // Its address is that of a packet which nobody wants to know of.
-            let _ = TRACKED.remove(key);
+        if older && let Some(track) = tracked {
+            // Its address is that of a packet which nobody wants to know of. Its end was not seen, and that must not be forgotten.
+            // SAFETY: as above.
+            unsafe { (*track).outbound = STALE };
         }
         return Verdict::Filtered;
     }

@@ -45,7 +45,6 @@ fn a_machine_that_traces_is_well() {
 fn a_machine_on_which_a_run_fails_is_called_broken() {
     let causes = [
         ("mount -t tmpfs none /sys/kernel/btf;", "broken BTF: "),
-        ("mount -t tmpfs none /sys/bus/event_source/devices;", "broken kprobes: "),
         ("mount --bind /dev/null /proc/kallsyms;", "broken kallsyms: "),
     ];
     for (before, begin) in causes {
