@@ -298,6 +298,8 @@ fn identify(
         let track = unsafe { &mut *track };
         // What was received last is not received again, nor sent as if it never had been.
         older = (newborn && track.unsent == 0) || (local && track.outbound == 0) || track.outbound == STALE;
+        // What GSO has cut comes to a driver without having been seen to come to its device.
+        older |= way.is_cut() && track.outbound == 0;
         if !older {
             scratch.event.packet = track.id;
             scratch.event.step = track.step;
@@ -376,6 +378,12 @@ impl Way {
     #[inline(always)]
     fn is_out(self) -> bool {
         matches!(self, Way::Begins | Way::Out)
+    }
+
+    /// Whether a packet may begin here because it was cut from another. By kprobes that is seen.
+    #[inline(always)]
+    fn is_cut(self) -> bool {
+        matches!(self, Way::Out) && hop_args(HopId::NetDevQueue).skb != NO_ARG
     }
 
     #[inline(always)]
