@@ -39,7 +39,11 @@ pub fn assert_same(live: &Done, shown: &Done) {
     assert!(live.stdout.len() > 1000, "{live:#?}");
     let differ = live.stdout.lines().zip(shown.stdout.lines()).find(|(live, shown)| live != shown);
     assert!(live.stdout == shown.stdout, "{differ:?}: {} and {} bytes", live.stdout.len(), shown.stdout.len());
-    assert_eq!(live.stderr, shown.stderr);
+    // What a machine keeps from the tracer is said at the run alone.
+    let said = |text: &str| {
+        text.lines().filter(|line| !line.starts_with("skbtrace: not seen: ")).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(said(&live.stderr), said(&shown.stderr));
 }
 
 #[test]

@@ -18,7 +18,10 @@ impl Stitcher {
     pub(super) fn parent_of(&mut self, hop_id: HopId, event: &Event, begins: bool) -> Option<(u64, bool)> {
         let role = hop(hop_id).role;
         let known_start = begins || role == Role::Tap;
-        if !known_start || role.is_origin() {
+        // By tracepoints alone, what is first seen where it leaves was cut by GSO: if it has the memory of another packet, that one
+        // is no more.
+        let was_cut = self.options.tcp_ends_unseen && hop_id == HopId::NetDevStartXmit;
+        if was_cut || !known_start || role.is_origin() {
             return None;
         }
         if let Some(source) = self.clone_source(hop_id, event) {

@@ -252,6 +252,22 @@ fn a_retransmission_is_no_branch() {
 }
 
 #[test]
+fn what_gso_has_cut_is_no_branch_of_whoever_had_its_memory_before() {
+    let mut lab = Lab::new();
+    // The ACK that opens a connection has the numbers of the first segment.
+    let ack = lab.seen_segment(1, 0x10, 100, 0);
+    let mut part = lab.seen_data(2, 100, 1448).events.split_off(1);
+    part[0].flags |= EventFlags::FIRST;
+    for (step, event) in part.iter_mut().enumerate() {
+        event.step = step as u32;
+        event.head = ack.events[0].head;
+    }
+    let packets = stitch(&[ack.events, part].concat());
+    assert_eq!(packets.len(), 2, "{packets:#?}");
+    assert!(packets.iter().all(|packet| packet.branches.is_empty() && packet.parent.is_none()));
+}
+
+#[test]
 fn what_a_bridge_floods_of_its_own_hosts_packets_are_branches() {
     let mut lab = Lab::new();
     let own = lab.trip(1).addresses(17, (9, 1), (255, 2)).datagram(7, 8).process(400, "sender").seen_sent(BRIDGE, 36);
