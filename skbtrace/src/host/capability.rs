@@ -105,7 +105,10 @@ impl Privileges {
             && number("/proc/sys/kernel/perf_event_paranoid").is_some_and(|level| level <= 1);
         let counted = version.is_some_and(|version| version < KernelVersion { major: 5, minor: 11 });
         let memory_short = counted && getrlimit(Resource::Memlock).maximum.is_some_and(|limit| limit < ENOUGH);
-        Privileges { effective, addresses_for_all, perf_closed: perf::is_closed(), memory_short }
+        let open = Privileges { effective, addresses_for_all, perf_closed: false, memory_short };
+        // To root nothing is closed, and without CAP_PERFMON it is that which is missing.
+        let perf_closed = !open.has(CapabilitySet::SYS_ADMIN) && open.has(CapabilitySet::PERFMON) && perf::is_closed();
+        Privileges { perf_closed, ..open }
     }
 
     /// What of the needs is not met: first what stops a run, then what limits it; each capability once.
