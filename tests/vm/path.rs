@@ -25,11 +25,13 @@ fn pair_path(from: u8, to: u8, flags: &str) -> Vec<String> {
 }
 
 /// What the socket does with a segment: data is queued and read, an end is queued, the rest is used up at once. TCP may try
-/// to append data to the segment before it that nobody has read yet: if it can, the data is read from there.
+/// to append data to the segment before it that nobody has read yet: if it can, the data is read from there. While a process
+/// has the socket, segments wait in its backlog, and what continues the last one there is appended to it, be it empty.
 fn to_the_socket(packet: &Packet) -> Vec<String> {
     let tries = ["tcp_try_coalesce", "skb_try_coalesce"];
     let tried: Vec<&str> = tries.into_iter().filter(|hop| packet.names().contains(hop)).collect();
     match packet.flags() {
+        _ if packet.joined.is_some() && !packet.names().contains(&"tcp_queue_rcv") => bare(&["skb_try_coalesce"]),
         _ if packet.payload_len > 0 && packet.joined.is_some() => bare(&[&["tcp_queue_rcv"], &tries[..]].concat()),
         _ if packet.payload_len > 0 => bare(&[&["tcp_queue_rcv"], &tried[..], &["skb_copy_datagram_iter"]].concat()),
         // So it does with an end, if there is data that nobody has read yet.

@@ -55,6 +55,41 @@ pub(super) struct Open {
 }
 
 impl Open {
+    /// A packet that begins with this event, which is not among its steps yet.
+    pub(super) fn beginning_with(event: &Event) -> Open {
+        Open {
+            id: event.packet,
+            kernel_id: event.packet,
+            skb: event.skb,
+            head: event.head,
+            parent: None,
+            parent_id: None,
+            depth: 0,
+            identity: Identity::default(),
+            flow: None,
+            tcp: None,
+            ethertype: 0,
+            payload_len: 0,
+            retransmission: false,
+            touched: false,
+            start_unknown: false,
+            next_step: 0,
+            steps: Vec::with_capacity(24),
+            branches: Vec::new(),
+            branches_open: 0,
+            uncovered: 0,
+            held: false,
+            first_part: false,
+            fragment_of: None,
+            appended_to: None,
+            joined: None,
+            parts: Vec::new(),
+            payloads: Vec::new(),
+            step_base: 0,
+            outcome: None,
+        }
+    }
+
     pub(super) fn accepts(&self, hop_id: HopId, event: &Event) -> bool {
         let same = self.skb == event.skb || event.flags & EventFlags::MOVED != 0 || self.is_kept();
         event.step.saturating_add(self.step_base) >= self.next_step && same && self.identity.accepts(hop_id, event)

@@ -1,6 +1,5 @@
 //! How a packet ended, told from its steps.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use skbtrace_common::{EventFlags, HopId};
@@ -11,7 +10,10 @@ use super::packet::{Process, Queue, Step, destination};
 use super::stitch::StitchOptions;
 use crate::hops::Role;
 
+mod reasons;
 mod taken;
+
+pub use reasons::Reasons;
 
 /// How a packet ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,31 +132,6 @@ pub enum Cause {
     },
 }
 
-/// Names of drop reasons of the running kernel, by number.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reasons(BTreeMap<u32, String>);
-
-impl Reasons {
-    /// From the enumerators of `enum skb_drop_reason`. Their common prefixes are left out.
-    pub fn new(names: impl IntoIterator<Item = (u32, String)>) -> Reasons {
-        let short = |name: String| {
-            let short = name.strip_prefix("SKB_DROP_REASON_").or(name.strip_prefix("SKB_")).map(str::to_owned);
-            short.unwrap_or(name)
-        };
-        Reasons(names.into_iter().map(|(number, name)| (number, short(name))).collect())
-    }
-
-    /// Name of a reason, such as `NETFILTER_DROP`.
-    #[must_use]
-    pub fn name(&self, reason: u32) -> Option<&str> {
-        self.0.get(&reason).map(String::as_str)
-    }
-
-    fn is(&self, reason: Option<u32>, name: &str) -> bool {
-        reason.and_then(|reason| self.name(reason)) == Some(name)
-    }
-}
-
 /// What is known of the last moment of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closing {
@@ -237,12 +214,12 @@ fn ended(steps: &[Step], reasons: &Reasons) -> Outcome {
     let last = path.iter().rev().find(|step| step.role().is_place());
     let role = last.map(Step::role);
     let copied = path.iter().rev().find(|step| step.role() == Role::Copy);
-    let reason = (end.event.flags & EventFlags::REASON != 0).then_some(end.event.reason);
+    let reason = reason(end);
     let killed = end.hop == HopId::KfreeSkb && !reasons.is(reason, "CONSUMED");
     if role == Some(Role::Tap) {
         return Outcome::Tapped { dropped: killed };
     }
-    let deliberate = reason.is_some() && !reasons.is(reason, "NOT_SPECIFIED");
+    let deliberate = !is_unnamed(reason, reasons);
     if let Some(merge) = merged(end, path)
         && !(killed && (deliberate || is_left_alone(merge)))
     {
@@ -279,6 +256,22 @@ fn ended(steps: &[Step], reasons: &Reasons) -> Outcome {
         (Role::Receive, None) if takes_it_up(last.hop) => delivered(steps, How::Protocol, end),
         _ => Outcome::Consumed { at: last.hop },
     }
+}
+
+/// Why the packet was freed, if the kernel says.
+fn reason(end: &Step) -> Option<u32> {
+    (end.event.flags & EventFlags::REASON != 0).then_some(end.event.reason)
+}
+
+/// Whether the kernel says no more than that the packet was freed.
+fn is_unnamed(reason: Option<u32>, reasons: &Reasons) -> bool {
+    reason.is_none() || reasons.is(reason, "NOT_SPECIFIED")
+}
+
+/// Whether it is a TCP segment with an ACK and without data.
+fn is_empty(step: &Step) -> bool {
+    let event = &step.event;
+    event.flags & EventFlags::L4 != 0 && event.tcp_flags & tcp_flag::ACK != 0 && event.payload_len == 0
 }
 
 /// Whether a socket that was about to queue the packet had no room for it (net/ipv4/udp.c, __udp_enqueue_schedule_skb;
@@ -321,10 +314,7 @@ fn is_left_alone(merge: &Step) -> bool {
 /// 6.3, but for replies that found their socket.
 fn is_used_up(last: Option<&Step>, reason: Option<u32>, reasons: &Reasons) -> bool {
     let Some(step) = last else { return false };
-    let unnamed = reason.is_none() || reasons.is(reason, "NOT_SPECIFIED");
-    let empty = step.event.flags & EventFlags::L4 != 0
-        && step.event.tcp_flags & tcp_flag::ACK != 0
-        && step.event.payload_len == 0;
+    let (empty, unnamed) = (is_empty(step), is_unnamed(reason, reasons));
     match step.hop {
         HopId::TcpV4Rcv | HopId::TcpV6Rcv | HopId::TcpAddBacklog => empty && unnamed,
         HopId::TcpQueueRcv => empty && step.event.tcp_flags & tcp_flag::FIN != 0,
@@ -381,20 +371,5 @@ pub(super) fn rank(outcome: &Outcome) -> u8 {
         Outcome::Left | Outcome::Merged { .. } => 4,
         Outcome::Delivered { .. } => 5,
         Outcome::Incomplete { .. } => 6,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Reasons;
-
-    #[test]
-    fn reasons_lose_their_prefix() {
-        let names = [(1, "SKB_CONSUMED"), (2, "SKB_DROP_REASON_NOT_SPECIFIED"), (3, "ODD")];
-        let reasons = Reasons::new(names.map(|(number, name)| (number, name.to_owned())));
-        assert_eq!(reasons.name(1), Some("CONSUMED"));
-        assert_eq!(reasons.name(2), Some("NOT_SPECIFIED"));
-        assert_eq!(reasons.name(3), Some("ODD"));
-        assert_eq!(reasons.name(4), None);
     }
 }

@@ -10,6 +10,7 @@
 
 mod early;
 mod kin;
+mod options;
 mod taken;
 mod whole;
 
@@ -18,49 +19,16 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use skbtrace_common::{DeviceKey, Digest, Event, EventFlags, HopId};
 
 use super::flow::FlowTable;
-use super::identity::Identity;
 use super::open::Open;
-use super::outcome::{Closing, Outcome, Reasons, judge};
+use super::outcome::{Closing, Outcome, judge};
 use super::packet::{Branch, Packet, Step, device, is_end, second_device, waited};
 use super::payload;
 use super::summary::{HopBooks, Losses, Summary, loops};
 use crate::hops::{Role, hop};
+pub use options::StitchOptions;
 use taken::Taken;
 pub(super) use whole::Datagram;
 use whole::MAX_CUT;
-
-/// What the stitcher needs to know of a run.
-#[derive(Clone, Debug)]
-pub struct StitchOptions {
-    /// The device of interest: packets that touch it are numbered and counted. `None`: all are.
-    pub target: Option<DeviceKey>,
-    /// Names of drop reasons: some mean that nothing was dropped.
-    pub reasons: Reasons,
-    /// Packets kept open at most; each takes some 5 KiB.
-    pub max_open: usize,
-    /// How long a packet is idle before [`Stitcher::tick`] may report it early, nanoseconds.
-    pub idle_ns: u64,
-    /// Bytes of payload to keep of each packet; 0: none.
-    pub payload: usize,
-    /// The run traces by tracepoints alone, which do not see TCP free what it has taken.
-    pub tcp_ends_unseen: bool,
-    /// Where the kernel's TCP is, as ranges of addresses in their order: of use where that is so.
-    pub tcp_code: Vec<(u64, u64)>,
-}
-
-impl Default for StitchOptions {
-    fn default() -> Self {
-        StitchOptions {
-            target: None,
-            reasons: Reasons::default(),
-            max_open: 65_536,
-            idle_ns: 1_000_000_000,
-            payload: 0,
-            tcp_ends_unseen: false,
-            tcp_code: Vec::new(),
-        }
-    }
-}
 
 /// Makes packets out of events.
 #[derive(Debug)]
@@ -235,7 +203,11 @@ impl Stitcher {
     #[cfg(test)]
     pub(super) fn holds_nothing(&self) -> bool {
         let indexes = self.by_id.is_empty() && self.by_skb.is_empty() && self.by_head.is_empty();
-        self.open.is_empty() && indexes && self.cut.is_empty() && self.fragments.is_empty()
+        self.open.is_empty()
+            && indexes
+            && self.cut.is_empty()
+            && self.fragments.is_empty()
+            && self.taken.waits_for_nothing()
     }
 
     /// How many packets go on.
@@ -257,40 +229,10 @@ impl Stitcher {
         // Where ends are unseen, a clone may come under the address, and by that the id, of a packet that is no more.
         let begins = if split_from.is_some() { self.options.tcp_ends_unseen } else { event.step == 0 };
         let parent = self.parent_of(hop_id, event, begins);
-        let mut open = Open {
-            id: event.packet,
-            kernel_id: event.packet,
-            skb: event.skb,
-            head: event.head,
-            parent: None,
-            parent_id: None,
-            depth: 0,
-            identity: Identity::default(),
-            flow: None,
-            tcp: None,
-            ethertype: 0,
-            payload_len: 0,
-            retransmission: false,
-            touched: self.options.target.is_none(),
-            start_unknown: split_from.is_some()
-                && parent.is_none()
-                && !role.is_origin()
-                && event.flags & EventFlags::FIRST == 0,
-            next_step: 0,
-            steps: Vec::with_capacity(24),
-            branches: Vec::new(),
-            branches_open: 0,
-            uncovered: 0,
-            held: false,
-            first_part: false,
-            fragment_of: None,
-            appended_to: None,
-            joined: None,
-            parts: Vec::new(),
-            payloads: Vec::new(),
-            step_base: 0,
-            outcome: None,
-        };
+        let mut open = Open::beginning_with(event);
+        open.touched = self.options.target.is_none();
+        open.start_unknown =
+            split_from.is_some() && parent.is_none() && !role.is_origin() && event.flags & EventFlags::FIRST == 0;
         if let Some((parent, is_part)) = parent
             && let Some(source) = self.open.get_mut(&parent)
         {
@@ -384,6 +326,8 @@ impl Stitcher {
         open.outcome = Some(outcome);
         let (id, skb, head, datagram) = (open.kernel_id, open.skb, open.head, open.fragment_of.take());
         let next_step = open.next_step;
+        self.forget_unread(key);
+        let Some(open) = self.open.get_mut(&key) else { return };
         if ended && open.awaits_parts() {
             open.held = true;
             open.branches_open += 1;

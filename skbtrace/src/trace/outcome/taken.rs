@@ -3,7 +3,7 @@
 
 use skbtrace_common::{EventFlags, HopId};
 
-use super::{How, Outcome, delivered};
+use super::{How, Outcome, delivered, is_empty, is_unnamed, reason};
 use crate::hops::Role;
 use crate::trace::flow::tcp_flag;
 use crate::trace::packet::{Queue, Step};
@@ -55,21 +55,13 @@ pub(super) fn used_up(steps: &[Step], options: &StitchOptions) -> Option<Outcome
 /// a stream's end was still queued when the socket was closed.
 fn is_used_up_by_tcp(last: &Step, end: &Step, options: &StitchOptions) -> bool {
     let (reasons, reason) = (&options.reasons, reason(end));
-    let unnamed = reason.is_none() || reasons.is(reason, "NOT_SPECIFIED");
+    let unnamed = is_unnamed(reason, reasons);
     let code = options.tcp_code.partition_point(|(start, _)| *start <= end.event.location);
     let by_tcp = code.checked_sub(1).is_some_and(|range| end.event.location < options.tcp_code[range].1);
     // Kernels before the reason's name give none: but then TCP was seen to have it.
     let purged = reasons.is(reason, "QUEUE_PURGE") || (unnamed && last.hop == HopId::TcpProbe);
     let ends_stream = last.event.tcp_flags & tcp_flag::FIN != 0 && purged;
-    let empty = last.event.tcp_flags & tcp_flag::ACK != 0 && last.event.payload_len == 0;
-    last.event.flags & EventFlags::L4 != 0
-        && last.event.l4_proto == TCP
-        && empty
-        && (ends_stream || (unnamed && by_tcp))
-}
-
-fn reason(end: &Step) -> Option<u32> {
-    (end.event.flags & EventFlags::REASON != 0).then_some(end.event.reason)
+    is_empty(last) && last.event.l4_proto == TCP && (ends_stream || (unnamed && by_tcp))
 }
 
 /// The outcome of a packet whose bytes came to be a part of another: GRO's, when it had come no further than there, or TCP's.

@@ -26,6 +26,12 @@ const MAX_UNREAD: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Direction([u8; 16], [u8; 16], u16, u16);
 
+impl Direction {
+    fn of(event: &Event) -> Direction {
+        Direction(event.saddr, event.daddr, event.sport, event.dport)
+    }
+}
+
 /// So many packets that the kernel side may still take others for are remembered.
 const MAX_GONE: usize = 1 << 16;
 
@@ -48,6 +54,12 @@ impl Taken {
     /// Segments with data that may not have been read.
     pub(super) fn unread(&self) -> impl Iterator<Item = u64> + '_ {
         self.data.values().flatten().copied()
+    }
+
+    /// Whether nothing waits for its reader, nor a connection for a segment.
+    #[cfg(test)]
+    pub(super) fn waits_for_nothing(&self) -> bool {
+        self.data.is_empty()
     }
 }
 
@@ -111,9 +123,9 @@ impl Stitcher {
         if event.l4_proto == UDP {
             return;
         }
-        let direction = Direction(event.saddr, event.daddr, event.sport, event.dport);
+        let direction = Direction::of(event);
         match hop_id {
-            HopId::NapiGroReceiveEntry | HopId::NetifReceiveSkb | HopId::TcpProbe if event.payload_len > 0 => {
+            _ if brings_data(hop_id, event) => {
                 let data = self.taken.data.entry(direction).or_default();
                 if data.back() != Some(&key) {
                     data.push_back(key);
@@ -139,6 +151,19 @@ impl Stitcher {
         }
     }
 
+    /// The packet has ended: it waits for its reader no more. A connection of which nothing waits is forgotten.
+    pub(super) fn forget_unread(&mut self, key: u64) {
+        let Some(open) = self.open.get(&key).filter(|_| self.options.tcp_ends_unseen) else { return };
+        for step in open.steps.iter().filter(|step| brings_data(step.hop, &step.event)) {
+            let direction = Direction::of(&step.event);
+            let Some(data) = self.taken.data.get_mut(&direction) else { continue };
+            data.retain(|unread| *unread != key);
+            if data.is_empty() {
+                self.taken.data.remove(&direction);
+            }
+        }
+    }
+
     /// Closes what has been received and lies within these bytes, but for the packet that has them now.
     fn take_over(
         &mut self,
@@ -150,18 +175,13 @@ impl Stitcher {
         sink: &mut dyn FnMut(Packet),
     ) {
         let Some(id) = self.open.get(&whole).map(|open| open.id) else { return };
-        let Some(data) = self.taken.data.get_mut(&direction) else { return };
+        let Some(data) = self.taken.data.get(&direction) else { return };
         let mut parts = Vec::new();
-        data.retain(|key| {
-            let Some(open) = self.open.get(key).filter(|open| open.outcome.is_none()) else { return false };
-            let is_part = *key != whole && lies_within(open, seq, length) && may_be_part(open, is_read);
-            if is_part && !parts.contains(key) {
+        for key in data.iter().filter(|key| **key != whole) {
+            let Some(open) = self.open.get(key).filter(|open| open.outcome.is_none()) else { continue };
+            if lies_within(open, seq, length) && may_be_part(open, is_read) && !parts.contains(key) {
                 parts.push(*key);
             }
-            !is_part
-        });
-        if data.is_empty() {
-            self.taken.data.remove(&direction);
         }
         for key in parts {
             let Some(open) = self.open.get_mut(&key) else { continue };
@@ -210,6 +230,12 @@ impl Stitcher {
 /// Whether a packet comes to this hop when it has arrived, or is at its end: none begins there.
 fn is_late(hop_id: HopId) -> bool {
     matches!(hop(hop_id).role, Role::Copy | Role::Transport | Role::End)
+}
+
+/// Whether the packet may be read from where it comes to now, or from behind it.
+fn brings_data(hop_id: HopId, event: &Event) -> bool {
+    let is_received = matches!(hop_id, HopId::NapiGroReceiveEntry | HopId::NetifReceiveSkb | HopId::TcpProbe);
+    is_received && event.l4_proto == TCP && event.flags & EventFlags::L4 != 0 && event.payload_len > 0
 }
 
 fn lies_within(open: &Open, seq: u32, length: u32) -> bool {
