@@ -105,41 +105,34 @@ impl Run {
             let printed = session.event(&event, (&digest, frame), names, recording.is_on().then_some(&mut findings));
             // Recorded also when nobody reads what is printed.
             recording.write(|recorder| recorder.event(&event, &digest, frame, &findings, session.stitcher(), names))?;
-            let count = printed.map_err(Why::from_write)?;
-            if let Some(left) = left {
-                *left = left.saturating_sub(count);
-            }
-            if *left == Some(0) { Err(Why::Counted) } else { Ok(()) }
+            count_down(left, printed.map_err(Why::from_write)?)
         })?;
         session.output().flush().map_err(Why::from_write)?;
         Ok(count)
     }
 
+    /// Takes note of the time and of what has been lost.
     fn tick(&mut self) -> Result<(), Why> {
         let losses = self.losses().map_err(|error| Why::Failed(error.to_string()))?;
         let now_ns = now_ns();
-        // Any other tick changes nothing that is printed.
         let stitcher = self.session.stitcher();
-        if losses != self.told || stitcher.open_packets() > self.max_open / 2 || stitcher.has_taken(now_ns) {
-            self.told = losses;
-            self.recording.write(|recorder| recorder.tick(now_ns, losses))?;
-        }
-        self.recording.write(|recorder| recorder.flush())?;
-        let count = self.session.tick(now_ns, losses, &self.names).map_err(Why::from_write)?;
-        self.count_down(count)?;
-        // Each tick ends one of these.
-        while self.session.stitcher().has_taken(now_ns) {
-            self.recording.write(|recorder| recorder.tick(now_ns, losses))?;
+        let crowded = stitcher.open_packets() > self.max_open / 2;
+        // Any other tick changes nothing that is printed.
+        let mut tells = losses != self.told || crowded || stitcher.has_taken(now_ns);
+        self.told = losses;
+        loop {
+            if tells {
+                self.recording.write(|recorder| recorder.tick(now_ns, losses))?;
+            }
+            self.recording.write(|recorder| recorder.flush())?;
             let count = self.session.tick(now_ns, losses, &self.names).map_err(Why::from_write)?;
-            self.count_down(count)?;
+            count_down(&mut self.left, count)?;
+            // Each tick ends one of these.
+            tells = self.session.stitcher().has_taken(now_ns);
+            if !tells {
+                return Ok(());
+            }
         }
-        Ok(())
-    }
-
-    /// So many packets more were printed.
-    fn count_down(&mut self, count: u64) -> Result<(), Why> {
-        self.left = self.left.map(|left| left.saturating_sub(count));
-        if self.left == Some(0) { Err(Why::Counted) } else { Ok(()) }
     }
 
     /// Says something to the person, and to whoever reads the recording.
@@ -261,4 +254,10 @@ impl Run {
         }
         Ok(sent.saturating_sub(self.read))
     }
+}
+
+/// So many packets more were printed: of those that were wanted so many fewer are left.
+fn count_down(left: &mut Option<u64>, count: u64) -> Result<(), Why> {
+    *left = left.map(|left| left.saturating_sub(count));
+    if *left == Some(0) { Err(Why::Counted) } else { Ok(()) }
 }
