@@ -24,7 +24,7 @@ use skbtrace_common::Filter;
 use crate::{
     capture::{Capture, Ring, Settings},
     hops::{Backend, Plan},
-    host::{Host, Privileges, drop_capabilities, kprobes_offered},
+    host::{Host, drop_capabilities, kprobes_offered},
     name::printable,
     store::Start,
     topology::{self, Topology},
@@ -119,7 +119,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     let topology = Topology::read()?;
     let target = topology.find(&options.iface, options.netns.as_deref())?.key;
     let segment = topology.segment(target);
-    let (backend, why) = backend(options.backend, kprobes_offered(&Privileges::read(None)))?;
+    let (backend, why) = backend(options.backend, kprobes_offered(&host.privileges))?;
     let mut plan = Plan::for_host(&host, backend);
     let mut progress = Progress::new("attaching hops");
     let settings = Settings { filter: options.filter, ring_size: options.ring_size };
@@ -169,7 +169,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     for line in &preface {
         output.preface(line)?;
     }
-    output.limits(&topology);
+    output.limits(&host.privileges, &topology);
     stops.spawn(&options.command)?;
     drop_capabilities(!options.command.is_empty(), options.record.as_ref().is_some_and(|it| it.rotate.is_some()));
     let symbols = Box::new(move |address| host.symbols.describe(address));
