@@ -4,6 +4,7 @@ use std::{io, process::ExitCode};
 
 use anyhow::Result;
 
+use super::segment::SegmentArgs;
 use crate::{
     doctor::{Facts, Report, Target},
     render::doctor,
@@ -12,6 +13,9 @@ use crate::{
 
 /// What to look at.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("iface", |iface| {
+    iface.help("Of the network look only at the segment of this interface, in whatever netns it is")
+}))]
 #[command(after_help = "\
 Looks at everything that a run rests on, and says of each thing how it stands:
 
@@ -33,12 +37,8 @@ Examples:
 
 Exit status: 0 a run works here, 1 it does not, 2 wrong usage.")]
 pub struct Args {
-    /// Of the network look only at the segment of this interface, in whatever netns it is
-    #[arg(short, long, value_name = "NAME")]
-    iface: Option<String>,
-    /// Look for the interface in this netns only: a name, `init`, pid:N, or a path
-    #[arg(long, value_name = "NETNS", requires = "iface")]
-    netns: Option<String>,
+    #[command(flatten)]
+    segment: SegmentArgs,
     /// Print one JSON object (schema: skbtrace/schema/doctor.schema.json)
     #[arg(long)]
     json: bool,
@@ -46,7 +46,8 @@ pub struct Args {
 
 /// Looks and prints.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let target = args.iface.as_deref().map(|iface| Target { iface, netns: args.netns.as_deref() });
+    let SegmentArgs { iface, netns } = &args.segment;
+    let target = iface.as_deref().map(|iface| Target { iface, netns: netns.as_deref() });
     let report = Report::of(&Facts::read(target));
     let mut out = io::stdout();
     let written =

@@ -5,6 +5,7 @@ mod hops;
 mod lab;
 mod look;
 mod run;
+mod segment;
 mod show;
 mod survey;
 

@@ -9,6 +9,7 @@ use std::{
 use anyhow::Result;
 use serde::Serialize;
 
+use super::segment::SegmentArgs;
 use crate::{
     survey::{Effects, Fact, Survey},
     topology::Topology,
@@ -16,6 +17,9 @@ use crate::{
 
 /// Which segment to look at.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("iface", |iface| {
+    iface.help("Interface whose segment to look at, in whatever netns it is; without it, everything on this host")
+}))]
 #[command(after_help = "\
 Lists all that can change, drop, delay, duplicate or reorder a packet on its way through the interface: tc filters and BPF \
 programs, XDP, queueing disciplines, rules of nftables, iptables and ebtables, bridges and their ports, MTUs, offloads, routes and \
@@ -32,12 +36,8 @@ Examples:
   skbtrace survey --iface calmveth1
   skbtrace survey --iface eth0 --netns web --json | jq -r '.facts[] | select(.effects.drop) | .what'")]
 pub struct Args {
-    /// Interface whose segment to look at, in whatever netns it is; without it, everything on this host
-    #[arg(short, long, value_name = "NAME")]
-    iface: Option<String>,
-    /// Look for the interface in this netns only: a name, `init`, pid:N, or a path
-    #[arg(long, value_name = "NETNS", requires = "iface")]
-    netns: Option<String>,
+    #[command(flatten)]
+    segment: SegmentArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -63,9 +63,10 @@ struct Json<'a> {
 /// Reads and prints it.
 pub fn run(args: Args) -> Result<ExitCode> {
     let topology = Topology::read()?;
-    let survey = match &args.iface {
+    let SegmentArgs { iface, netns } = &args.segment;
+    let survey = match iface {
         Some(name) => {
-            let link = topology.find(name, args.netns.as_deref())?;
+            let link = topology.find(name, netns.as_deref())?;
             Survey::read(&topology, &topology.segment(link.key))
         }
         None => Survey::read_all(&topology),

@@ -38,6 +38,7 @@ impl Facts {
     pub fn read(target: Option<Target<'_>>) -> Facts {
         let name = uname();
         let release = name.release().to_string_lossy().into_owned();
+        let privileges = Privileges::read(KernelVersion::parse(&release));
         let btf = KernelBtf::open();
         let symbols = Symbols::read();
         let modules = modules(btf.as_ref().ok());
@@ -50,10 +51,9 @@ impl Facts {
             unreadable => unreadable.to_string(),
         });
         let host = match (btf, symbols) {
-            (Ok(btf), Ok(symbols)) => Some(Host { release: Release(release.clone()), btf, symbols }),
+            (Ok(btf), Ok(symbols)) => Some(Host { release: Release(release.clone()), privileges, btf, symbols }),
             _ => None,
         };
-        let privileges = Privileges::read(KernelVersion::parse(&release));
         let kprobes = kprobes_offered(&privileges).map_err(str::to_owned).and_then(|()| switched_on());
         let backend = if kprobes.is_ok() { Backend::Kprobe } else { Backend::Tracepoint };
         Facts {

@@ -73,11 +73,11 @@ impl fmt::Display for Release {
     }
 }
 
-/// Checks what can be checked before anything is loaded.
+/// Checks what can be checked before anything is loaded. Returns what it looked at: the kernel, and what this process may do.
 ///
 /// # Errors
 /// When the kernel is too old or locked down, or privileges are missing.
-pub fn require() -> Result<Release, HostError> {
+pub fn require() -> Result<(Release, Privileges), HostError> {
     const RELEASE: &str = "/proc/sys/kernel/osrelease";
     let release = fs::read_to_string(RELEASE).map_err(|source| HostError::Unreadable { path: RELEASE, source })?;
     let release = release.trim().to_owned();
@@ -85,7 +85,8 @@ pub fn require() -> Result<Release, HostError> {
     if KernelVersion::parse(&release).is_some_and(|version| version < KernelVersion::OLDEST) {
         return Err(HostError::TooOld(release));
     }
-    let missing: Vec<String> = Privileges::read(KernelVersion::parse(&release))
+    let privileges = Privileges::read(KernelVersion::parse(&release));
+    let missing: Vec<String> = privileges
         .missing()
         .filter(|need| need.limit.is_none())
         .map(|need| format!("{} to {}", need.name, need.purpose))
@@ -97,7 +98,7 @@ pub fn require() -> Result<Release, HostError> {
     if lockdown.is_ok_and(|lockdown| lockdown.contains("[confidentiality]")) {
         return Err(HostError::LockedDown);
     }
-    Ok(Release(release))
+    Ok((Release(release), privileges))
 }
 
 /// Whether this kernel offers kprobes to eBPF programs of who has these privileges.

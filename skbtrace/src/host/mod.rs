@@ -23,6 +23,8 @@ pub use symbols::{SymbolError, Symbols};
 pub struct Host {
     /// Its release, as `uname -r` has it.
     pub release: Release,
+    /// What this process may do, as of when it looked: a run gives up some of it later.
+    pub privileges: Privileges,
     /// Types, of the kernel and of its modules.
     pub btf: KernelBtf,
     /// Names and addresses of its functions.
@@ -36,9 +38,9 @@ impl Host {
     /// When the kernel is older than 5.10, privileges are missing, or BTF or symbols cannot be read: each says what
     /// to do.
     pub fn look() -> Result<Host, HostError> {
-        let release = require()?;
+        let (release, privileges) = require()?;
         let btf = KernelBtf::open()?;
         let symbols = Symbols::read()?;
-        Ok(Host { release, btf, symbols })
+        Ok(Host { release, privileges, btf, symbols })
     }
 }

@@ -4,6 +4,7 @@
 //! Everything here is one task on one thread: between the ring and the output there is nothing to hand over.
 
 mod clock;
+mod live;
 mod names;
 mod output;
 mod progress;
@@ -20,40 +21,29 @@ use std::{net::IpAddr, num::NonZeroU64, process::ExitStatus, time::Duration};
 use anyhow::{Context as _, Result};
 use skbtrace_common::Filter;
 
-use tokio::time::{Instant, timeout};
-
 use crate::{
-    capture::{Capture, HopCounters, Ring, Settings, Totals, Watched},
+    capture::{Capture, Ring, Settings},
     hops::{Backend, Plan},
-    host::{Host, Privileges, drop_capabilities, kprobes_offered},
+    host::{Host, drop_capabilities, kprobes_offered},
     name::printable,
-    store::{End, Start},
-    survey::Survey,
-    topology::{self, Segment, Topology, Watch},
-    trace::{HopBooks, Losses, Reasons, StitchOptions, Summary, decode},
+    store::Start,
+    topology::{self, Topology},
+    trace::{Losses, Reasons, StitchOptions, Summary},
     verdict::Class,
 };
 
-use clock::{clock_offset_ns, now_ns, wall_ns};
+use clock::{clock_offset_ns, wall_ns};
+use live::Run;
 use names::RunNames;
 pub use output::{Format, Look, Output, Selection, wants_colour};
 use progress::Progress;
 pub use recording::RecordOptions;
-use recording::{Files, Recording, end, name_table};
+use recording::{Files, Recording, name_table};
 pub use replay::{Replay, Replayed};
 use session::Session;
 use stop::Stops;
 pub use stop::{Ended, Why};
 use watched::watched;
-
-/// Events that are taken from the ring before anything else is looked at.
-const BATCH: usize = 4096;
-/// How often losses are read and idle packets looked for.
-const TICK: Duration = Duration::from_millis(500);
-/// A run that is over waits for so long without an event for packets that are still on their way.
-const QUIET: Duration = Duration::from_millis(300);
-/// But no longer than this.
-const GRACE: Duration = Duration::from_secs(3);
 
 /// What a run is to do: the command line, understood.
 #[derive(Debug)]
@@ -129,7 +119,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     let topology = Topology::read()?;
     let target = topology.find(&options.iface, options.netns.as_deref())?.key;
     let segment = topology.segment(target);
-    let (backend, why) = backend(options.backend, kprobes_offered(&Privileges::read(None)))?;
+    let (backend, why) = backend(options.backend, kprobes_offered(&host.privileges))?;
     let mut plan = Plan::for_host(&host, backend);
     let mut progress = Progress::new("attaching hops");
     let settings = Settings { filter: options.filter, ring_size: options.ring_size };
@@ -179,7 +169,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     for line in &preface {
         output.preface(line)?;
     }
-    output.limits(&topology);
+    output.limits(&host.privileges, &topology);
     stops.spawn(&options.command)?;
     drop_capabilities(!options.command.is_empty(), options.record.as_ref().is_some_and(|it| it.rotate.is_some()));
     let symbols = Box::new(move |address| host.symbols.describe(address));
@@ -221,233 +211,4 @@ fn backend(wanted: Option<Backend>, kprobes: Result<(), &str>) -> Result<(Backen
 
 fn slow_ns(options: &Options) -> Option<u64> {
     options.slow.map(|slow| u64::try_from(slow.as_nanos()).unwrap_or(u64::MAX))
-}
-
-/// A run that is going on.
-struct Run {
-    capture: Capture,
-    ring: Ring,
-    session: Session,
-    recording: Recording,
-    names: RunNames,
-    segment: Segment,
-    watch: Watch,
-    /// Packets that are still to be printed.
-    left: Option<u64>,
-    /// Events read.
-    read: u64,
-    /// Losses as they were recorded last.
-    told: Losses,
-    /// How many packets the stitcher keeps open.
-    max_open: usize,
-}
-
-impl Run {
-    /// Lets events flow until something ends the run.
-    async fn until(&mut self, stops: &mut Stops) -> Why {
-        let mut tick = tokio::time::interval(TICK);
-        let mut more = false;
-        loop {
-            tokio::select! {
-                biased;
-                why = stops.next() => return why,
-                _ = tick.tick() => {
-                    if let Err(why) = self.tick() {
-                        return why;
-                    }
-                }
-                () = self.watch.changed() => {
-                    if let Err(why) = self.follow_topology() {
-                        return why;
-                    }
-                }
-                ready = Self::more(&mut self.ring, more) => {
-                    if let Err(error) = ready {
-                        return Why::Failed(error.to_string());
-                    }
-                    match self.drain() {
-                        Ok(count) => more = count == BATCH,
-                        Err(why) => return why,
-                    }
-                }
-            }
-        }
-    }
-
-    /// Waits for events, unless it is known that there are more.
-    async fn more(ring: &mut Ring, more: bool) -> std::io::Result<()> {
-        if more {
-            tokio::task::yield_now().await;
-            return Ok(());
-        }
-        ring.readable().await
-    }
-
-    /// Takes a batch of events from the ring, prints what they complete, and records them.
-    fn drain(&mut self) -> Result<usize, Why> {
-        let Run { ring, session, recording, names, left, read, .. } = self;
-        let mut findings = Vec::new();
-        let count = ring.drain(BATCH, |bytes| {
-            *read += 1;
-            let (event, digest, frame) = decode(bytes).map_err(|error| Why::Failed(error.to_string()))?;
-            findings.clear();
-            let printed = session.event(&event, (&digest, frame), names, recording.is_on().then_some(&mut findings));
-            // Recorded also when nobody reads what is printed.
-            recording.write(|recorder| recorder.event(&event, &digest, frame, &findings, session.stitcher(), names))?;
-            let count = printed.map_err(Why::from_write)?;
-            if let Some(left) = left {
-                *left = left.saturating_sub(count);
-            }
-            if *left == Some(0) { Err(Why::Counted) } else { Ok(()) }
-        })?;
-        session.output().flush().map_err(Why::from_write)?;
-        Ok(count)
-    }
-
-    fn tick(&mut self) -> Result<(), Why> {
-        let losses = self.losses().map_err(|error| Why::Failed(error.to_string()))?;
-        let now_ns = now_ns();
-        // Any other tick changes nothing that is printed.
-        let stitcher = self.session.stitcher();
-        if losses != self.told || stitcher.open_packets() > self.max_open / 2 || stitcher.has_taken(now_ns) {
-            self.told = losses;
-            self.recording.write(|recorder| recorder.tick(now_ns, losses))?;
-        }
-        self.recording.write(|recorder| recorder.flush())?;
-        let count = self.session.tick(now_ns, losses, &self.names).map_err(Why::from_write)?;
-        self.count_down(count)?;
-        // Each tick ends one of these.
-        while self.session.stitcher().has_taken(now_ns) {
-            self.recording.write(|recorder| recorder.tick(now_ns, losses))?;
-            let count = self.session.tick(now_ns, losses, &self.names).map_err(Why::from_write)?;
-            self.count_down(count)?;
-        }
-        Ok(())
-    }
-
-    /// So many packets more were printed.
-    fn count_down(&mut self, count: u64) -> Result<(), Why> {
-        self.left = self.left.map(|left| left.saturating_sub(count));
-        if self.left == Some(0) { Err(Why::Counted) } else { Ok(()) }
-    }
-
-    /// Says something to the person, and to whoever reads the recording.
-    fn notice(&mut self, text: &str) -> Result<(), Why> {
-        self.session.output().notice(text);
-        self.recording.write(|recorder| recorder.notice(text))
-    }
-
-    /// Links changed: what is watched follows. A device that is gone or a map that is full ends nothing: it is said.
-    fn follow_topology(&mut self) -> Result<(), Why> {
-        let newer = match Topology::read() {
-            Ok(newer) => newer,
-            Err(error) => return self.notice(&format!("cannot follow a change of the topology: {error}")),
-        };
-        let target = self.segment.target;
-        if newer.link(target).is_none() && self.names.topology.link(target).is_some() {
-            self.notice(&format!("{} is gone", self.names.topology.label(target)))?;
-        }
-        let segment = newer.segment(target);
-        if !self.segment.diff(&segment).is_empty() {
-            if let Err(error) = self.capture.watch(watched(&segment)) {
-                self.notice(&format!("cannot follow a change of the topology: {error}"))?;
-            }
-            if newer.link(target).is_some() {
-                self.notice(&format!("the segment is now {}", segment.line(&newer)))?;
-            }
-        }
-        if !segment.netns().is_subset(self.watch.watched()) {
-            match topology::watch(&newer, &segment.netns()) {
-                Ok(watch) => self.watch = watch,
-                Err(error) => self.notice(&format!("cannot follow later changes: {error}"))?,
-            }
-        }
-        self.segment = segment;
-        // Devices that have gone keep their names: packets in flight may still speak of them.
-        self.names.topology = newer;
-        let names = name_table(&self.names.topology);
-        self.recording.write(|recorder| recorder.names(names))
-    }
-
-    fn losses(&mut self) -> Result<Losses> {
-        let totals = Totals::of(&self.capture.counters()?);
-        Ok(Losses { missed_probes: totals.missed, ..Losses::from(totals.counters) })
-    }
-
-    /// Lets the packets that are under way arrive, follows no new ones, and closes the books.
-    async fn close(&mut self, why: &Why) -> Result<()> {
-        // A command's last packets come after its end; after any other end nothing new is wanted.
-        if matches!(why, Why::CommandEnded(_)) {
-            self.settle(false).await?;
-        }
-        self.capture.watch(Watched::default())?;
-        let unfinished = !matches!(why, Why::Counted | Why::OutputClosed);
-        if unfinished {
-            self.settle(true).await?;
-        }
-        let now_ns = now_ns();
-        // Before the books, so that they are the last word.
-        self.capture.detach()?;
-        let mut losses = self.losses()?;
-        if unfinished {
-            losses.unread = self.unread()?;
-        }
-        let hops: Vec<HopBooks> = self.capture.counters()?.iter().map(HopCounters::books).collect();
-        let Run { session, recording, names, segment, .. } = self;
-        session.set_losses(losses);
-        session.set_hops(hops.clone());
-        let end = end(why, now_ns, losses);
-        if end.finished {
-            output::unless_closed(session.finish(now_ns, names))?;
-        }
-        // Only now, and only where there is something to explain: looking at a host takes its time.
-        let survey = session.has_findings().then(|| Survey::read(&names.topology, segment));
-        output::unless_closed(session.findings(survey.as_ref(), names))?;
-        output::unless_closed(session.books(names))?;
-        if let Some(survey) = survey
-            && let Err(Why::Failed(error)) = recording.write(|recorder| recorder.survey(survey))
-        {
-            anyhow::bail!(error);
-        }
-        let end = End { packets: session.summary().packets, hops, ..end };
-        match recording.write(|recorder| recorder.end(end)) {
-            Err(Why::Failed(error)) => anyhow::bail!(error),
-            _ => Ok(()),
-        }
-    }
-
-    /// Reads until nothing has come for a while, or, where no packet begins any more, all have ended; not for ever.
-    async fn settle(&mut self, no_more_begin: bool) -> Result<()> {
-        let until = Instant::now() + GRACE;
-        loop {
-            loop {
-                match self.drain() {
-                    Ok(0) => break,
-                    Ok(_) => {}
-                    Err(Why::Failed(error)) => anyhow::bail!(error),
-                    // Nobody reads, or there is enough to read: what is left is for nobody.
-                    Err(_) => return Ok(()),
-                }
-                if Instant::now() > until {
-                    return Ok(());
-                }
-            }
-            let arrived = no_more_begin && self.session.stitcher().open_packets() == 0;
-            if arrived || Instant::now() > until || timeout(QUIET, self.ring.readable()).await.is_err() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Events that were sent and not read, now that nothing is sent any more.
-    fn unread(&mut self) -> Result<u64> {
-        let sent = Totals::of(&self.capture.counters()?).counters.sent;
-        while self.read < sent {
-            match self.drain() {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => break,
-            }
-        }
-        Ok(sent.saturating_sub(self.read))
-    }
 }

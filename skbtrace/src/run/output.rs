@@ -156,8 +156,8 @@ impl Output {
     }
 
     /// Says what this run does not see for want of a privilege.
-    pub(super) fn limits(&mut self, topology: &Topology) {
-        for need in Privileges::read(None).missing() {
+    pub(super) fn limits(&mut self, privileges: &Privileges, topology: &Topology) {
+        for need in privileges.missing() {
             if let Some(limit) = need.limit {
                 self.notice(&format!("without {}: {limit}", need.name));
             }

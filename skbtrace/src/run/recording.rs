@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::stop::Why;
+use super::{clock::now_ns, stop::Why};
 use crate::{
     store::{End, Parts, Recorder, Start},
     topology::Topology,
@@ -243,7 +243,7 @@ impl Recording {
         let why = format!("cannot write {path}: {error}");
         let losses = recorder.losses();
         let whole = recorder.give_up(End {
-            now_ns: super::now_ns(),
+            now_ns: now_ns(),
             losses,
             finished: true,
             failed: true,
