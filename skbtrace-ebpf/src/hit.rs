@@ -9,12 +9,12 @@ use aya_ebpf::{
     },
     programs::{ProbeContext, RawTracePointContext},
 };
-use skbtrace_common::{Context, Counters, Digest, Event, EventFlags, HopArgs, HopId, NO_ARG, hop_flags};
+use skbtrace_common::{Context, Counters, Digest, Event, EventFlags, HopArgs, HopId, Level, NO_ARG, hop_flags};
 
 use crate::{
     device_of,
     maps::{
-        COPY_PROBE, COPY_TRACEPOINT, COUNTERS, EVENTS, Level, PENDING, SCRATCH, SEQUENCE, TRACKED, Track, VERIFY_PROBE,
+        COPY_PROBE, COPY_TRACEPOINT, COUNTERS, EVENTS, PENDING, SCRATCH, SEQUENCE, TRACKED, Track, VERIFY_PROBE,
         VERIFY_TRACEPOINT, filter, hop_args, offset,
     },
     packet::{Scratch, parse_headers},
@@ -65,7 +65,7 @@ impl Args for ProbeContext {
     #[inline(always)]
     fn verify(&self, _level: u32) {
         // SAFETY: nothing is left to be dropped here.
-        unsafe { VERIFY_PROBE.tail_call(self, 0) };
+        unsafe { VERIFY_PROBE.tail_call(self, Level::Kprobe as u32) };
     }
 
     #[inline(always)]
