@@ -9,6 +9,7 @@
 mod event;
 mod hop;
 mod layout;
+mod level;
 
 pub use event::{Context, DIGEST_BLOCKS, Digest, DigestState, EVENT_FLAGS, Event, EventFlags, Frame};
 pub use hop::{HOP_COUNT, HopId};
@@ -16,3 +17,4 @@ pub use layout::{
     AddrKey, Bits, Counters, DeviceKey, Filter, HopArgs, MAX_FRAME, MAX_SKB_SIZE, NO_ARG, Offsets, SEGMENT_BY_ADDRESS,
     SEGMENT_MEMBER, SOCK_READ, Source, hop_flags,
 };
+pub use level::{LEVELS, Level};

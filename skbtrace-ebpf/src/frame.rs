@@ -8,11 +8,11 @@ use aya_ebpf::{
     macros::{kprobe, raw_tracepoint},
     programs::{ProbeContext, RawTracePointContext},
 };
-use skbtrace_common::{EventFlags, MAX_FRAME};
+use skbtrace_common::{EventFlags, Level, MAX_FRAME};
 
 use crate::{
     hit::{Args, send},
-    maps::{COUNTERS, Level, SCRATCH, filter, offset},
+    maps::{COUNTERS, SCRATCH, filter, offset},
     packet::Scratch,
     payload::next_piece,
     read::member,

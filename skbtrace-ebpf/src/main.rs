@@ -2,8 +2,10 @@
 //! look the packet up, filter, number it, and send an event to the ring.
 //!
 //! - `veth`, `bridge`, `device`, `netfilter`, `ip`, `transport`, `skb`, `end`: the entry points, a line per hop
-//! - `hit`: the way of a hit; `wanted`: the segment and the filter
-//! - `packet`: `sk_buff` and headers, read in bulk; `template`: a packet that has no headers yet
+//! - `hit`: the way of a hit; `identify`: which packet it is of; `wanted`: the segment and the filter; `describe`: when,
+//!   where and by whom it was
+//! - `packet`: where `sk_buff` and headers are read to, in bulk; `headers`: what they say; `template`: a packet that has
+//!   no headers yet
 //! - `frame`: a packet's bytes behind its linear area, in programs of their own that the others go on in
 //! - `payload`: the digest of the payload, in a program of its own that the others end in
 //! - `misses`: what the kernel's probes missed
@@ -17,11 +19,14 @@
 #![no_main]
 
 mod bridge;
+mod describe;
 mod device;
 mod device_of;
 mod end;
 mod frame;
+mod headers;
 mod hit;
+mod identify;
 mod ip;
 mod maps;
 mod misses;

@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
-use skbtrace_common::{AddrKey, Counters, DeviceKey, Filter, HOP_COUNT, HopArgs, HopId, Offsets};
+use skbtrace_common::{AddrKey, Counters, DeviceKey, Filter, HOP_COUNT, HopArgs, HopId, LEVELS, Offsets};
 
 use crate::packet::Scratch;
 
@@ -23,22 +23,6 @@ pub struct Track {
     /// Bytes that a process has copied out of it, as the tracepoint tells.
     pub copied: u32,
 }
-
-/// Where a scratch value is used: programs of these kinds can interrupt one another on a CPU, but hardly themselves.
-#[derive(Clone, Copy)]
-pub enum Level {
-    Kprobe,
-    Drop,
-    Consume,
-    /// Tracepoints where no softirq can come between: on receiving, and on handing a packet to a driver.
-    Softirq,
-    /// A process reads from a socket.
-    Read,
-    /// TCP takes a segment: in a softirq, or in a process that had the socket, which a softirq may interrupt.
-    Tcp,
-}
-
-const LEVELS: u32 = 6;
 
 /// Events on their way to user space. The size is set at load.
 #[map]
@@ -70,19 +54,19 @@ pub static PROBES: Array<u64> = Array::with_max_entries(HOP_COUNT as u32, 0);
 #[map]
 pub static MISSES: Array<u64> = Array::with_max_entries(HOP_COUNT as u32, 0);
 
-/// The programs that digest payloads, for kprobes and, by [`Level`], for tracepoints; empty when nobody wants digests.
+/// The programs that digest payloads, for kprobes and, by `Level`, for tracepoints; empty when nobody wants digests.
 #[map]
 pub static VERIFY_PROBE: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 pub static VERIFY_TRACEPOINT: ProgramArray = ProgramArray::with_max_entries(LEVELS, 0);
 
-/// The programs that copy a packet's bytes behind its linear area, by [`Level`]; empty when nobody wants bytes.
+/// The programs that copy a packet's bytes behind its linear area, by `Level`; empty when nobody wants bytes.
 #[map]
 pub static COPY_PROBE: ProgramArray = ProgramArray::with_max_entries(LEVELS, 0);
 #[map]
 pub static COPY_TRACEPOINT: ProgramArray = ProgramArray::with_max_entries(LEVELS, 0);
 
-/// How many ids each CPU has given, by [`Level`].
+/// How many ids each CPU has given, by `Level`.
 #[map]
 pub static SEQUENCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(LEVELS, 0);
 

@@ -1,8 +1,8 @@
-//! A packet: its `sk_buff`, copied whole in one read, and its headers, copied in another.
+//! The scratch value: a packet's `sk_buff`, copied whole in one read, room for its headers, copied in another, and the event
+//! that is made of them.
 //!
-//! One bulk read costs as much as one small one, so nothing of the `sk_buff` is read twice. What is found is written
-//! straight into the event in the scratch value, never kept in registers or on the stack: the verifier forgets what
-//! memory of a map holds, and so the many ways through the headers become one again behind them.
+//! One bulk read costs as much as one small one, so nothing of the `sk_buff` is read twice. Members are read behind masks
+//! that show the verifier that they are within the value.
 
 use skbtrace_common::{Bits, Digest, Event, EventFlags, Frame, MAX_FRAME, MAX_SKB_SIZE};
 
@@ -12,10 +12,11 @@ use crate::{
     read::{into, member},
 };
 
+/// Bytes of an Ethernet header.
+pub const ETHERNET: u32 = 14;
+
 /// Room for the headers that are read, and for masked indices behind them.
 const HEADER_ROOM: usize = 512;
-/// Bytes of headers that are read: a VLAN tag, the longest IPv4 header and a TCP header, or one IPv6 extension header.
-const HEADER_READ: u32 = 128;
 
 /// Room for the packet's first bytes, and for masked lengths behind masked offsets.
 const FRAME_ROOM: usize = 2 * MAX_FRAME;
@@ -105,8 +106,9 @@ impl Scratch {
         self.skb(offset)
     }
 
+    /// A member of 2 bytes.
     #[inline(always)]
-    fn u16(&self, offset: u32) -> u16 {
+    pub fn u16(&self, offset: u32) -> u16 {
         self.skb(offset)
     }
 
@@ -236,8 +238,9 @@ impl Scratch {
         unsafe { (&raw const self.headers).cast::<u8>().add(offset).cast::<T>().read() }
     }
 
+    /// The same for one byte.
     #[inline(always)]
-    fn byte(&self, offset: u32) -> u8 {
+    pub fn byte(&self, offset: u32) -> u8 {
         self.header(offset)
     }
 
@@ -247,158 +250,11 @@ impl Scratch {
         u16::from_be(self.header(offset))
     }
 
+    /// The same for four.
     #[inline(always)]
-    fn be32(&self, offset: u32) -> u32 {
+    pub fn be32(&self, offset: u32) -> u32 {
         u32::from_be(self.header(offset))
     }
-}
-
-/// Fills in what the headers say. A function of its own in the object: the verifier then sees each way through the
-/// headers end at its return.
-#[inline(never)]
-pub fn parse_headers(scratch: &mut Scratch) -> u32 {
-    scratch.found.known = 0;
-    scratch.event.ethertype = u16::from_be(scratch.u16(offset!(protocol)));
-    let mut start = u32::from(scratch.u16(offset!(network_header)));
-    if start == 0 {
-        // Not set yet on a frame that a driver has just made: IP is behind the Ethernet header.
-        start = u32::from(scratch.u16(offset!(mac_header))).wrapping_add(ETHERNET);
-    }
-    let available = scratch.u32(offset!(tail)).wrapping_sub(start);
-    if available > 0xffff || available < 20 {
-        return 0;
-    }
-    let address = scratch.u64(offset!(head)).wrapping_add(u64::from(start));
-    if !into(&raw mut scratch.headers, HEADER_READ, address) {
-        return 0;
-    }
-    let mut ethertype = scratch.event.ethertype;
-    let mut l3 = 0;
-    if ethertype == ETH_P_8021Q || ethertype == ETH_P_8021AD {
-        ethertype = scratch.be16(2);
-        l3 = 4;
-    }
-    let version = scratch.byte(l3) >> 4;
-    // Length of the transport header and what follows it, and where it begins.
-    let length;
-    let l4;
-    if version == 4 && (ethertype == ETH_P_IP || ethertype == 0) {
-        let header = u32::from(scratch.byte(l3) & 15) << 2;
-        scratch.event.ip_id = scratch.be16(l3.wrapping_add(4));
-        scratch.event.ttl = scratch.byte(l3.wrapping_add(8));
-        scratch.event.l4_proto = scratch.byte(l3.wrapping_add(9));
-        scratch.event.saddr = mapped(scratch.header(l3.wrapping_add(12)));
-        scratch.event.daddr = mapped(scratch.header(l3.wrapping_add(16)));
-        scratch.event.flags |= EventFlags::L3;
-        scratch.found.l3 = l3;
-        scratch.found.l3_len = header;
-        length = u32::from(scratch.be16(l3.wrapping_add(2))).wrapping_sub(header);
-        l4 = l3.wrapping_add(header);
-        let fragment = scratch.be16(l3.wrapping_add(6));
-        if fragment & IP_MF != 0 {
-            scratch.event.flags |= EventFlags::MORE_FRAGMENTS;
-        }
-        let place = u32::from(fragment & 0x1fff) << 3;
-        if place != 0 {
-            later_fragment(scratch, start.wrapping_add(l4), length, place);
-            return 0;
-        }
-    } else if version == 6 && (ethertype == ETH_P_IPV6 || ethertype == 0) {
-        let payload = u32::from(scratch.be16(l3.wrapping_add(4)));
-        let next = scratch.byte(l3.wrapping_add(6));
-        scratch.event.ttl = scratch.byte(l3.wrapping_add(7));
-        scratch.event.saddr = scratch.header(l3.wrapping_add(8));
-        scratch.event.daddr = scratch.header(l3.wrapping_add(24));
-        scratch.event.flags |= EventFlags::L3;
-        let first = l3.wrapping_add(40);
-        scratch.found.l3 = l3;
-        scratch.found.l3_len = 0;
-        let mut extension = 0;
-        scratch.event.l4_proto = next;
-        // Hop-by-hop, routing, destination options: one of them is walked, which multicast listener reports need.
-        if next == 0 || next == 43 || next == 60 {
-            scratch.event.l4_proto = scratch.byte(first);
-            extension = u32::from(scratch.byte(first.wrapping_add(1))).wrapping_add(1) << 3;
-        } else if next == 44 {
-            scratch.event.l4_proto = scratch.byte(first);
-            extension = 8;
-            // The lower half of its identification.
-            scratch.event.ip_id = scratch.be16(first.wrapping_add(6));
-            let fragment = scratch.be16(first.wrapping_add(2));
-            if fragment & IP6_MF != 0 {
-                scratch.event.flags |= EventFlags::MORE_FRAGMENTS;
-            }
-            let place = u32::from(fragment & 0xfff8);
-            if place != 0 {
-                let at = start.wrapping_add(first).wrapping_add(8);
-                later_fragment(scratch, at, payload.wrapping_sub(8), place);
-                return 0;
-            }
-        }
-        length = payload.wrapping_sub(extension);
-        l4 = first.wrapping_add(extension);
-    } else {
-        return 0;
-    }
-    parse_transport(scratch, l4, available, length);
-    scratch.found.payload = start.wrapping_add(l4).wrapping_add(scratch.found.l4_len);
-    0
-}
-
-/// A fragment that is not the first: all of it is payload, of which it is a part.
-#[inline(always)]
-fn later_fragment(scratch: &mut Scratch, at: u32, bytes: u32, place: u32) {
-    scratch.event.flags |= EventFlags::FRAGMENT;
-    if bytes <= 0xffff {
-        scratch.event.payload_len = bytes;
-        scratch.found.payload = at;
-        scratch.found.bytes = bytes;
-        scratch.found.position = place;
-        scratch.found.l4_len = 0;
-        scratch.found.known = 1;
-    }
-}
-
-#[inline(always)]
-fn parse_transport(scratch: &mut Scratch, l4: u32, available: u32, length: u32) {
-    let protocol = scratch.event.l4_proto;
-    let header = if protocol == IPPROTO_TCP {
-        20
-    } else if protocol == IPPROTO_UDP || protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6 {
-        8
-    } else {
-        return;
-    };
-    let end = l4.wrapping_add(header);
-    if end > available || end > HEADER_READ {
-        return;
-    }
-    // The compiler knows by now that the mask in `header` changes nothing, and would drop it; the verifier does not.
-    let l4 = core::hint::black_box(l4);
-    scratch.event.flags |= EventFlags::L4;
-    scratch.event.sport = scratch.be16(l4);
-    let mut header_length = 8;
-    if protocol == IPPROTO_TCP {
-        scratch.event.dport = scratch.be16(l4.wrapping_add(2));
-        scratch.event.seq = scratch.be32(l4.wrapping_add(4));
-        scratch.event.ack = scratch.be32(l4.wrapping_add(8));
-        header_length = u32::from(scratch.byte(l4.wrapping_add(12)) >> 4) << 2;
-        scratch.event.tcp_flags = scratch.byte(l4.wrapping_add(13));
-    } else if protocol == IPPROTO_UDP {
-        scratch.event.dport = scratch.be16(l4.wrapping_add(2));
-    } else {
-        scratch.event.dport = scratch.be16(l4.wrapping_add(4));
-        scratch.event.seq = u32::from(scratch.be16(l4.wrapping_add(6)));
-    }
-    let payload = length.wrapping_sub(header_length);
-    if payload <= 0xffff {
-        scratch.event.payload_len = payload;
-        scratch.found.bytes = payload;
-        scratch.found.position = if protocol == IPPROTO_TCP { scratch.event.seq } else { header_length };
-        scratch.found.known = 1;
-    }
-    scratch.found.l4 = l4;
-    scratch.found.l4_len = header_length;
 }
 
 /// An IPv4 address, as it is on the wire, as IPv6: `::ffff:a.b.c.d`.
@@ -407,17 +263,5 @@ fn mapped(address: [u8; 4]) -> [u8; 16] {
     let [a, b, c, d] = address;
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
-
-const ETHERNET: u32 = 14;
-const ETH_P_IP: u16 = 0x0800;
-const ETH_P_IPV6: u16 = 0x86dd;
-const ETH_P_8021Q: u16 = 0x8100;
-const ETH_P_8021AD: u16 = 0x88a8;
-const IP_MF: u16 = 0x2000;
-const IP6_MF: u16 = 1;
-const IPPROTO_ICMP: u8 = 1;
-const IPPROTO_TCP: u8 = 6;
-const IPPROTO_UDP: u8 = 17;
-const IPPROTO_ICMPV6: u8 = 58;
 
 const _: () = assert!(size_of::<Event>() % 8 == 0, "the frame must follow the event without a gap");

@@ -10,11 +10,11 @@ use aya_ebpf::{
     macros::{kprobe, raw_tracepoint},
     programs::{ProbeContext, RawTracePointContext},
 };
-use skbtrace_common::{DIGEST_BLOCKS, DigestState, HopId};
+use skbtrace_common::{DIGEST_BLOCKS, DigestState, HopId, Level};
 
 use crate::{
     hit::send,
-    maps::{COUNTERS, Level, SCRATCH, offset},
+    maps::{COUNTERS, SCRATCH, offset},
     packet::Scratch,
     read::{into, member, value},
 };

@@ -6,6 +6,7 @@ use aya::{
     maps::{MapError, ProgramArray},
     programs::{KProbe, ProgramError, RawTracePoint},
 };
+use skbtrace_common::Level;
 
 use super::CaptureError;
 use crate::hops::Backend;
@@ -15,8 +16,8 @@ struct Tail {
     /// The backend that needs it; `None`: both.
     only: Option<Backend>,
     map: &'static str,
-    /// The place in the map: for tracepoints that of their scratch value.
-    index: u32,
+    /// Its place in the map: that of the scratch value of the programs that go on in it.
+    level: Level,
     variants: &'static [&'static str],
 }
 
@@ -25,30 +26,30 @@ const DIGESTERS: [Tail; 3] = [
     Tail {
         only: Some(Backend::Kprobe),
         map: "VERIFY_PROBE",
-        index: 0,
+        level: Level::Kprobe,
         variants: &["verify_probe", "verify_probe_unrolled"],
     },
     Tail {
         only: None,
         map: "VERIFY_TRACEPOINT",
-        index: 3,
+        level: Level::Softirq,
         variants: &["verify_tracepoint", "verify_tracepoint_unrolled"],
     },
     Tail {
         only: Some(Backend::Tracepoint),
         map: "VERIFY_TRACEPOINT",
-        index: 4,
+        level: Level::Read,
         variants: &["verify_read", "verify_read_unrolled"],
     },
 ];
 
 /// Those that copy.
 const COPIERS: [Tail; 5] = [
-    Tail { only: Some(Backend::Kprobe), map: "COPY_PROBE", index: 0, variants: &["copy_probe"] },
-    Tail { only: None, map: "COPY_TRACEPOINT", index: 1, variants: &["copy_drop"] },
-    Tail { only: None, map: "COPY_TRACEPOINT", index: 2, variants: &["copy_consume"] },
-    Tail { only: None, map: "COPY_TRACEPOINT", index: 3, variants: &["copy_softirq"] },
-    Tail { only: Some(Backend::Tracepoint), map: "COPY_TRACEPOINT", index: 4, variants: &["copy_read"] },
+    Tail { only: Some(Backend::Kprobe), map: "COPY_PROBE", level: Level::Kprobe, variants: &["copy_probe"] },
+    Tail { only: None, map: "COPY_TRACEPOINT", level: Level::Drop, variants: &["copy_drop"] },
+    Tail { only: None, map: "COPY_TRACEPOINT", level: Level::Consume, variants: &["copy_consume"] },
+    Tail { only: None, map: "COPY_TRACEPOINT", level: Level::Softirq, variants: &["copy_softirq"] },
+    Tail { only: Some(Backend::Tracepoint), map: "COPY_TRACEPOINT", level: Level::Read, variants: &["copy_read"] },
 ];
 
 /// Loads those that copy, and puts them where the hops look.
@@ -81,7 +82,7 @@ fn load_tails(ebpf: &mut Ebpf, backend: Backend, tails: &[Tail]) -> Result<(), C
             }
         }
         match (loaded, refusal) {
-            (Some(name), _) => put(ebpf, tail.map, tail.index, name)?,
+            (Some(name), _) => put(ebpf, tail.map, tail.level, name)?,
             (None, Some(refusal)) => return Err(refusal),
             (None, None) => {}
         }
@@ -98,12 +99,12 @@ fn load_one(ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProgramError> {
 }
 
 /// Puts a loaded program into the map.
-fn put(ebpf: &mut Ebpf, name: &'static str, index: u32, program: &str) -> Result<(), CaptureError> {
+fn put(ebpf: &mut Ebpf, name: &'static str, level: Level, program: &str) -> Result<(), CaptureError> {
     let refused = |source: MapError| CaptureError::Map { name, source };
     let program = ebpf.program(program).ok_or(CaptureError::Missing(name))?;
     let fd = program.fd().map_err(|source| CaptureError::Program { hop: name, source })?;
     let fd = fd.try_clone().map_err(|source| refused(source.into()))?;
     let map = ebpf.map_mut(name).ok_or(CaptureError::Missing(name))?;
     let mut map = ProgramArray::try_from(map).map_err(refused)?;
-    map.set(index, &fd, 0).map_err(refused)
+    map.set(level as u32, &fd, 0).map_err(refused)
 }

@@ -1,0 +1,174 @@
+//! Which packet a hit is of: one that is followed, under its address or its socket's, or a new one from here on.
+//!
+//! An address outlives its packet, and not every end is seen. What tells a new packet from the one that had the address
+//! before is here too: where the hop stands on a packet's way, and what is remembered of the packet.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use skbtrace_common::{EventFlags, HopArgs, HopId, Level, NO_ARG, hop_flags};
+
+use crate::{
+    describe::cpu,
+    maps::{PENDING, SEQUENCE, TRACKED, Track, hop_args, offset},
+    packet::Scratch,
+    wanted::wanted,
+};
+
+/// A [`Track::outbound`]: the address has gone to a packet that nobody follows.
+const STALE: u16 = 2;
+
+/// Whether the packet is one that is followed.
+#[inline(always)]
+pub fn is_followed(tracked: Option<*mut Track>) -> bool {
+    // SAFETY: the value stays readable for the length of this program.
+    tracked.is_some_and(|track| unsafe { (*track).outbound } != STALE)
+}
+
+/// What becomes of a hit.
+pub enum Verdict {
+    Follow,
+    Filtered,
+    Full,
+}
+
+/// Gives the packet its id and the hop its number, if the packet is followed or is to be from here on.
+#[inline(always)]
+pub fn identify(
+    hop: HopId,
+    level: Level,
+    scratch: &mut Scratch,
+    plan: &HopArgs,
+    key: u64,
+    pending: u64,
+    tracked: Option<*mut Track>,
+) -> Verdict {
+    if pending != 0
+        && let Some(track) = PENDING.get_ptr_mut(pending)
+    {
+        // SAFETY: the socket is locked from where this value was made to here: nobody else writes to it.
+        let track = unsafe { *track };
+        let _ = PENDING.remove(pending);
+        scratch.event.packet = track.id;
+        scratch.event.step = track.step;
+        scratch.event.flags |= EventFlags::MOVED;
+        let next = Track { step: track.step.wrapping_add(1), unsent: 1, ..track };
+        return if TRACKED.insert(key, next, u64::from(BPF_ANY)).is_ok() { Verdict::Follow } else { Verdict::Full };
+    }
+    let newborn = plan.flags & hop_flags::ORIGIN != 0 && scratch.u64(offset!(skb_dev)) == 0;
+    let way = Way::of(hop);
+    let local = way.asks() && scratch.u32(offset!(skb_iif)) == 0;
+    if local && way.is_out() {
+        scratch.event.flags |= EventFlags::LOCAL;
+    }
+    let mut older = false;
+    if let Some(track) = tracked {
+        // SAFETY: the value stays readable for the length of this program even when another CPU removes it, and only
+        // the CPU that has the packet in hand writes to it.
+        let track = unsafe { &mut *track };
+        // What was received last is not received again, nor sent as if it never had been.
+        older = (newborn && track.unsent == 0) || (local && track.outbound == 0) || track.outbound == STALE;
+        // What GSO has cut comes to a driver without having been seen to come to its device.
+        older |= way.is_cut() && track.outbound == 0;
+        if !older {
+            scratch.event.packet = track.id;
+            scratch.event.step = track.step;
+            track.step = track.step.wrapping_add(1);
+            if plan.flags & hop_flags::SENT != 0 {
+                track.unsent = 0;
+            }
+            if way.tells() {
+                track.outbound = u16::from(way.is_out());
+            }
+            if scratch.event.flags & EventFlags::END != 0 {
+                // A packet that is no longer there was ended by another CPU: nothing is left to do.
+                let _ = TRACKED.remove(key);
+            }
+            return Verdict::Follow;
+        }
+    }
+    if wanted(&scratch.event) == 0 {
+        if older && let Some(track) = tracked {
+            // Its address is that of a packet which nobody wants to know of. Its end was not seen, and that must not be forgotten.
+            // SAFETY: as above.
+            unsafe { (*track).outbound = STALE };
+        }
+        return Verdict::Filtered;
+    }
+    let Some(id) = next_id(level) else { return Verdict::Full };
+    scratch.event.packet = id;
+    scratch.event.flags |= EventFlags::FIRST;
+    let unsent = u16::from(newborn && plan.flags & hop_flags::SENT == 0);
+    let track = Track { id, step: 1, unsent, outbound: u16::from(way.is_out()), copied: 0 };
+    let inserted = if plan.flags & hop_flags::TEMPLATE != 0 {
+        PENDING.insert(key, track, u64::from(BPF_ANY))
+    } else if older {
+        // A new packet is born under an address whose packet never ended: the end was not seen.
+        scratch.event.flags |= EventFlags::REUSED;
+        TRACKED.insert(key, track, u64::from(BPF_ANY))
+    } else {
+        TRACKED.insert(key, track, u64::from(BPF_NOEXIST))
+    };
+    if inserted.is_ok() { Verdict::Follow } else { Verdict::Full }
+}
+
+/// Which way a packet goes at a tracepoint: where no kprobe shows how packets begin and end, that tells new ones from old.
+#[derive(Clone, Copy)]
+enum Way {
+    /// To a device, and by a hop where a packet may begin.
+    Begins,
+    /// To a device.
+    Out,
+    /// Received, and by a hop where a packet may begin.
+    Arrives,
+    /// Received.
+    In,
+    /// This hop does not tell.
+    Unknown,
+}
+
+impl Way {
+    #[inline(always)]
+    fn of(hop: HopId) -> Way {
+        match hop {
+            HopId::NetDevQueue => Way::Begins,
+            HopId::NetDevStartXmit => Way::Out,
+            HopId::NetifRx | HopId::NapiGroReceiveEntry => Way::Arrives,
+            HopId::NetifReceiveSkb => Way::In,
+            _ => Way::Unknown,
+        }
+    }
+
+    /// Whether a packet may begin here.
+    #[inline(always)]
+    fn asks(self) -> bool {
+        matches!(self, Way::Begins | Way::Arrives)
+    }
+
+    #[inline(always)]
+    fn is_out(self) -> bool {
+        matches!(self, Way::Begins | Way::Out)
+    }
+
+    /// Whether a packet may begin here because it was cut from another. By kprobes that is seen.
+    #[inline(always)]
+    fn is_cut(self) -> bool {
+        matches!(self, Way::Out) && hop_args(HopId::NetDevQueue).skb != NO_ARG
+    }
+
+    #[inline(always)]
+    fn tells(self) -> bool {
+        !matches!(self, Way::Unknown)
+    }
+}
+
+/// An id that no other packet of this run has: the CPU, from 1, the level, and a count.
+#[inline(always)]
+fn next_id(level: Level) -> Option<u64> {
+    let count = SEQUENCE.get_ptr_mut(level as u32)?;
+    // SAFETY: a per-CPU value; only programs of this level use it, which do not interrupt one another on a CPU.
+    let count = unsafe {
+        *count = (*count).wrapping_add(1);
+        *count
+    };
+    let giver = (u64::from(cpu()).wrapping_add(1) << 48) | (u64::from(level as u32) << 44);
+    Some(giver | (count & 0xfff_ffff_ffff))
+}
