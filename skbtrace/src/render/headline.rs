@@ -31,14 +31,7 @@ pub(super) fn tone(outcome: &Outcome) -> Tone {
 
 /// The packet itself: `TCP 78.78.0.11:58854 → 78.78.0.10:8000 [PSH ACK] seq 1+77`.
 pub(super) fn headline(packet: &Packet) -> String {
-    let Some(flow) = packet.flow else {
-        return match packet.ethertype {
-            0x0800 => "IPv4".to_owned(),
-            0x86dd => "IPv6".to_owned(),
-            0x0806 => "ARP".to_owned(),
-            other => format!("ethertype {other:#06x}"),
-        };
-    };
+    let Some(flow) = packet.flow else { return frame(packet.ethertype) };
     let mut line = format!("{} {}", protocol(flow.proto), addresses(&flow));
     if flow.fragment {
         line.push_str(" fragment");
@@ -56,7 +49,20 @@ pub(super) fn headline(packet: &Packet) -> String {
     if packet.retransmission {
         line.push_str(" retransmission");
     }
+    if let Some(carried) = packet.carried() {
+        let _ = write!(line, " carrying {} {}", protocol(carried.proto), addresses(&carried));
+    }
     line
+}
+
+/// What a frame holds, where no more than that is known.
+fn frame(ethertype: u16) -> String {
+    match ethertype {
+        0x0800 => "IPv4".to_owned(),
+        0x86dd => "IPv6".to_owned(),
+        0x0806 => "ARP".to_owned(),
+        other => format!("ethertype {other:#06x}"),
+    }
 }
 
 /// Both ends of a flow.
@@ -265,9 +271,18 @@ fn delivered(packet: &Packet, outcome: &Outcome) -> String {
         (How::Queued, _) => "delivered to the socket".to_owned(),
         (How::Coalesced, _) => "delivered to the socket, appended to an unread segment".to_owned(),
         (How::Protocol, _) => {
-            let by = packet.flow.map_or_else(|| headline(packet), |flow| protocol(flow.proto));
-            format!("received by {by}")
+            format!("received by {}", receiver(packet))
         }
+    }
+}
+
+/// The protocol that a packet was for, in the end: what came out of a tunnel may be for another than the tunnel was.
+fn receiver(packet: &Packet) -> String {
+    let layer = packet.steps.last().map_or(0, |step| step.layer);
+    let known = packet.steps.iter().rev().filter(|step| step.layer == layer);
+    match known.clone().find_map(|step| Flow::of(&step.event)).or(packet.flow.filter(|_| layer == 0)) {
+        Some(flow) => protocol(flow.proto),
+        None => frame(known.map(|step| step.event.ethertype).next().unwrap_or(packet.ethertype)),
     }
 }
 

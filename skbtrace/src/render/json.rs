@@ -222,10 +222,10 @@ fn flow_of(flow: trace::Flow) -> Flow {
 fn hops(packet: &trace::Packet, source: Option<&trace::Step>, diff: bool, names: &dyn Names) -> Vec<Hop> {
     let mut known = Known::default();
     if let Some(source) = source {
-        known.next(&source.event);
+        known.next_step(source);
     }
     let changed = |(index, step): (usize, &trace::Step)| {
-        let changed = known.next(&step.event);
+        let changed = known.next_step(step);
         let changed = diff.then(|| changed.iter().map(|changed| change(changed, names)).collect());
         Hop { changed, ..hop(packet, index, names) }
     };
@@ -269,6 +269,8 @@ fn hop(packet: &trace::Packet, index: usize, names: &dyn Names) -> Hop {
         gso: (event.gso_size > 0).then_some(Gso { size: event.gso_size, segs: event.gso_segs, kind: event.gso_type }),
         vlan: (event.vlan_tci != 0).then_some(event.vlan_tci & 0xfff),
         mark: event.mark,
+        layer: step.layer,
+        flow: enters_layer(packet, index).then(|| trace::Flow::of(event)).flatten().map(flow_of),
         ttl: (event.flags & EventFlags::L3 != 0).then_some(event.ttl),
         accepted: packet.netfilter_accepted(index),
         netfilter: (event.nf_family != 0).then(|| hook_name(event)),
@@ -276,6 +278,12 @@ fn hop(packet: &trace::Packet, index: usize, names: &dyn Names) -> Hop {
         read_failed: event.flags & EventFlags::READ_FAILED != 0,
         changed: None,
     }
+}
+
+/// Whether the packet has other headers from here on, by a tunnel.
+fn enters_layer(packet: &trace::Packet, index: usize) -> bool {
+    let before = index.checked_sub(1).map_or(0, |before| packet.steps[before].layer);
+    packet.steps[index].layer != before
 }
 
 fn checksum_of(sums: Checksums) -> Checksum {

@@ -3,7 +3,7 @@
 use skbtrace_common::{Context, DeviceKey, Event, EventFlags, HopId};
 
 use super::checksum;
-use super::headline::{addresses, counted, hook_name, process_name, queue_name};
+use super::headline::{addresses, counted, hook_name, process_name, protocol, queue_name};
 use super::{Names, duration};
 use crate::name::printable;
 use crate::trace::{Flow, Step};
@@ -106,6 +106,7 @@ fn remarks(before: Option<&Step>, step: &Step, told: &mut Option<Checksums>) -> 
     if let Some(queue) = step.waited {
         remarks.push(format!("waited {} in {}", duration(step.delta_ns), queue_name(queue)));
     }
+    let before_layer = before.map_or(step.layer, |before| before.layer);
     let before = before.filter(|before| before.event.flags & EventFlags::READ_FAILED == 0).map(|before| &before.event);
     if let Some(old) = before.filter(|old| old.cpu != event.cpu) {
         remarks.push(format!("cpu {}→{}", old.cpu, event.cpu));
@@ -132,6 +133,14 @@ fn remarks(before: Option<&Step>, step: &Step, told: &mut Option<Checksums>) -> 
     }
     if before.map_or(0, |old| old.mark) != event.mark {
         remarks.push(format!("mark {:#x}", event.mark));
+    }
+    if before_layer != step.layer {
+        // Of headers that are others nothing has changed.
+        remarks.extend(Flow::of(event).map(|flow| {
+            let way = if step.layer > before_layer { "into" } else { "out of the tunnel:" };
+            format!("{way} {} {}", protocol(flow.proto), addresses(&flow))
+        }));
+        return remarks;
     }
     if let Some((old, new)) =
         before.and_then(|old| Some((old, Flow::of(old)?, Flow::of(event)?))).map(|(old, was, is)| {

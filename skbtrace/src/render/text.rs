@@ -207,7 +207,7 @@ impl Text {
         let mut at = Place::after(source);
         let mut known = Known::default();
         if let Some(source) = source {
-            known.next(&source.event);
+            known.next_step(source);
         }
         let mut before = None;
         for (index, step) in packet.steps.iter().enumerate() {
@@ -220,7 +220,7 @@ impl Text {
                 let since_source = |source: &Step| step.event.time_ns.saturating_sub(source.event.time_ns);
                 let since_ns = before.map_or_else(|| source.map(since_source), |_| Some(step.delta_ns));
                 let mut row = row(before.or(source), step, since_ns, &mut at, names);
-                let changed = known.next(&step.event);
+                let changed = known.next_step(step);
                 if self.style.diff {
                     row.remarks = changed.iter().map(|changed| diff::words(changed, names)).collect();
                     if before.is_some() {

@@ -99,6 +99,22 @@ impl Identity {
         self.order_allows(hop_id, event) && self.is_source_of(hop_id, event)
     }
 
+    /// Whether the event can be of this packet when a tunnel's headers have been taken off it.
+    pub(super) fn is_uncovered_by(&self, hop_id: HopId, event: &Event) -> bool {
+        let is_of_parts = self.l3.is_none() && self.whole.is_some();
+        if is_of_parts { self.is_cut_into(hop_id, event) } else { self.content_allows(hop(hop_id).role, event) }
+    }
+
+    /// The same packet where it comes in anew: any hop may be the next.
+    pub(super) fn arriving(self) -> Identity {
+        Identity { last_hop: None, ..self }
+    }
+
+    /// What is known of the parts that the packet is cut into.
+    pub(super) fn of_parts(&self) -> Identity {
+        Identity { whole: self.l3.map(|l3| (l3, self.l4)), l3: None, l4: None, ..*self }
+    }
+
     /// Whether the event can be of a part that was cut from this packet, by GSO or into fragments.
     pub(super) fn is_cut_into(&self, hop_id: HopId, event: &Event) -> bool {
         let (Some((whole, l4)), Some(part)) = (self.whole, L3::of(event)) else { return false };

@@ -30,6 +30,7 @@ mod summary;
 pub(crate) mod testkit;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 pub use decode::{DIGEST_SIZE, DecodeError, EVENT_SIZE, decode, encode, encode_digest};
 pub use flow::{Flow, Icmp, Tcp, tcp_flag};

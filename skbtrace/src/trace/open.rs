@@ -48,6 +48,10 @@ pub(super) struct Open {
     pub(super) joined: Option<u64>,
     pub(super) parts: Vec<Part>,
     pub(super) payloads: Vec<PayloadBytes>,
+    /// What it is inside the tunnels that it has gone into, the outermost tunnel last; and in how many it is more than where it
+    /// was first seen.
+    pub(super) inside: Vec<Identity>,
+    pub(super) layer: i8,
     /// What is to be added to the kernel's step numbers: they begin anew when the packet goes on in other memory.
     pub(super) step_base: u32,
     /// Set when it has ended and waits for its branches.
@@ -85,6 +89,8 @@ impl Open {
             joined: None,
             parts: Vec::new(),
             payloads: Vec::new(),
+            inside: Vec::new(),
+            layer: 0,
             step_base: 0,
             outcome: None,
         }
@@ -227,6 +233,9 @@ impl Open {
 
     /// Keeps what the headers said when they were first readable.
     pub(super) fn learn_headers(&mut self, event: &Event) {
+        if self.layer != 0 {
+            return;
+        }
         if self.ethertype == 0 {
             self.ethertype = event.ethertype;
         }

@@ -80,6 +80,9 @@ pub struct Step {
     pub waited: Option<Queue>,
     /// Events lost between the step before (or the beginning) and this one.
     pub missing: u32,
+    /// In how many tunnels the packet is here, more than where it was first seen: its headers, and what they call its payload,
+    /// are others in each.
+    pub layer: i8,
     /// Everything else.
     pub event: Event,
     /// The digest of its payload; an empty one where there is none.
@@ -161,6 +164,13 @@ impl Packet {
     #[must_use]
     pub fn last_ns(&self) -> u64 {
         self.steps.last().map_or(0, |step| step.event.time_ns)
+    }
+
+    /// The addresses of what came out of it where tunnels ended, the innermost last.
+    #[must_use]
+    pub fn carried(&self) -> Option<Flow> {
+        let innermost = self.steps.iter().map(|step| step.layer).min().filter(|layer| *layer < 0)?;
+        self.steps.iter().filter(|step| step.layer == innermost).find_map(|step| Flow::of(&step.event))
     }
 
     /// Whether it was cut into parts (GSO, fragments): they are its branches, and went on in its place. Or beside it, when it

@@ -121,6 +121,7 @@ impl Stitcher {
                 return;
             }
             Some(key) if self.open.get(&key).is_some_and(|open| open.accepts(hop_id, event)) => key,
+            Some(key) if self.open.get_mut(&key).is_some_and(|open| open.tunnels(hop_id, event)) => key,
             Some(key) => {
                 split_from = self.open.get(&key).map(|open| open.next_step);
                 self.close(key, Closing::AddressReused { end_lost: false }, sink);
@@ -243,6 +244,7 @@ impl Stitcher {
             open.parent = Some((parent, source.branches_off(is_part)));
             open.parent_id = Some(source.id);
             open.depth = source.depth + 1;
+            open.inherit_layers(source, is_part);
         }
         let key = self.next_key;
         self.next_key += 1;
@@ -267,6 +269,7 @@ impl Stitcher {
             delta_ns: before.map_or(0, |before| event.time_ns.saturating_sub(before.event.time_ns)),
             waited: open.last_place().and_then(|before| waited(before, hop_id, missing)),
             missing,
+            layer: open.layer,
             event: Event { step: number, ..*event },
             digest: *digest,
         };
@@ -276,6 +279,7 @@ impl Stitcher {
         open.touched |= touches(self.options.target, hop_id, event);
         open.learn_headers(event);
         if open.tcp.is_none()
+            && open.layer == 0
             && let Some((tcp, retransmission)) = self.flows.note(event, open.parent.is_some())
         {
             open.tcp = Some(tcp);

@@ -5,6 +5,8 @@
 
 use skbtrace_common::{Event, EventFlags};
 
+use crate::trace::Step;
+
 /// Something that can change on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -44,6 +46,8 @@ pub struct Known {
     network: Option<Event>,
     /// The last one with ports.
     ports: Option<Event>,
+    /// In how many tunnels the packet was.
+    layer: i8,
 }
 
 /// A field that changed, with the events that have its old and its new value.
@@ -58,8 +62,16 @@ pub struct Changed {
 }
 
 impl Known {
-    /// Takes the next event, and says what changed with it; nothing with the first.
-    pub fn next(&mut self, event: &Event) -> Vec<Changed> {
+    /// Takes the next step, and says what changed with it; nothing with the first. What a tunnel puts in front of a packet are
+    /// other headers, not changed ones.
+    pub fn next_step(&mut self, step: &Step) -> Vec<Changed> {
+        if std::mem::replace(&mut self.layer, step.layer) != step.layer {
+            (self.network, self.ports) = (None, None);
+        }
+        self.next(&step.event)
+    }
+
+    fn next(&mut self, event: &Event) -> Vec<Changed> {
         let mut changed = Vec::new();
         // What could not be read is zero.
         if event.flags & EventFlags::READ_FAILED != 0 {

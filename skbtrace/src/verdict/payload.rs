@@ -2,7 +2,8 @@
 //!
 //! Two neighbouring digests of the same range are compared as they are. Where packets were appended to another, by GRO or in
 //! a socket, its digest is that of all of them together; where one was cut, the parts' digests add up to its own. What
-//! cannot be compared, because something between was not seen, is left open.
+//! cannot be compared, because something between was not seen, is left open. Inside a tunnel a packet's payload is another,
+//! tunnel headers included: each is compared with its own.
 
 use skbtrace_common::{Digest, EventFlags, HopId};
 
@@ -57,7 +58,7 @@ struct Found {
 #[must_use]
 pub fn payload(packet: &Packet) -> Payload {
     let mut found = Found { hops: 0, open: false, change: None };
-    walk(packet, None, &mut found);
+    walk(packet, Bases::default(), &mut found);
     match found {
         Found { change: Some(change), .. } => Payload::Garbled(change),
         Found { hops: 2.., open: false, .. } => Payload::Same { hops: found.hops },
@@ -69,38 +70,64 @@ pub fn payload(packet: &Packet) -> Payload {
 #[derive(Clone, Copy)]
 struct Base<'a> {
     site: Site,
+    layer: i8,
     digest: &'a Digest,
 }
 
-fn walk<'a>(packet: &'a Packet, inherited: Option<Base<'a>>, found: &mut Found) {
+impl<'a> Base<'a> {
+    fn of(packet: &Packet, step: &'a Step) -> Base<'a> {
+        let site = Site { packet: packet.id, hop: step.hop, step: step.event.step };
+        Base { site, layer: step.layer, digest: &step.digest }
+    }
+}
+
+/// Tunnels inside one another that are told apart.
+const LAYERS: i8 = 4;
+
+/// The last digest of each layer, and the last of all.
+#[derive(Clone, Copy, Default)]
+struct Bases<'a> {
+    layers: [Option<Base<'a>>; LAYERS as usize],
+    last: Option<Base<'a>>,
+}
+
+impl<'a> Bases<'a> {
+    /// Takes a newer one, and gives the one before it in its layer.
+    fn replace(&mut self, base: Base<'a>) -> Option<Base<'a>> {
+        self.last = Some(base);
+        // A packet that was first seen inside a tunnel has come out of it at -1.
+        let at = usize::from(base.layer.rem_euclid(LAYERS).unsigned_abs());
+        self.layers[at].replace(base).filter(|before| before.layer == base.layer)
+    }
+}
+
+fn walk<'a>(packet: &'a Packet, inherited: Bases<'a>, found: &mut Found) {
     found.open |= matches!(packet.outcome, Outcome::Incomplete { .. });
-    let mut base = inherited;
+    let mut bases = inherited;
     for (index, step) in packet.steps.iter().enumerate() {
         if step.missing > 0 || step.event.flags & EventFlags::NESTED != 0 {
             // What was not seen may have changed it: nothing is said across the gap.
-            found.open |= base.is_some();
-            base = None;
+            found.open |= bases.last.is_some();
+            bases = Bases::default();
         }
         if is_whole(&step.digest) && is_comparable(step) {
-            let site = Site { packet: packet.id, hop: step.hop, step: step.event.step };
-            let here = Base { site, digest: &step.digest };
-            if let Some(base) = base {
+            let here = Base::of(packet, step);
+            if let Some(base) = bases.replace(here) {
                 compare(packet, base, here, found);
             }
             found.hops += 1;
-            base = Some(here);
         }
         if !packet.was_cut() {
             let branches = packet.branches.iter().filter(|branch| branch.after == index);
-            branches.for_each(|branch| walk(&branch.packet, base, found));
+            branches.for_each(|branch| walk(&branch.packet, bases, found));
         }
     }
     if packet.was_cut() {
         // Where it went on itself, that has been done where it did.
-        if let Some(base) = base.filter(|base| !goes_on(packet, base)) {
+        if let Some(base) = bases.last.filter(|base| !goes_on(packet, base)) {
             cut(packet, base, None, found);
         }
-        packet.branches.iter().for_each(|branch| walk(&branch.packet, None, found));
+        packet.branches.iter().for_each(|branch| walk(&branch.packet, Bases::default(), found));
     }
 }
 
@@ -166,7 +193,7 @@ fn tile(pieces: &[&Digest], whole: &Digest) -> Option<u64> {
 
 /// Compares a packet that was cut with its parts, as each was first seen; `own` is what it went on as itself.
 fn cut(packet: &Packet, base: Base<'_>, own: Option<Base<'_>>, found: &mut Found) {
-    let branches = packet.branches.iter().filter_map(|branch| first(&branch.packet));
+    let branches = packet.branches.iter().filter_map(|branch| first(&branch.packet, base.layer));
     let parts: Vec<Base<'_>> = own.into_iter().chain(branches).collect();
     let pieces: Vec<&Digest> = parts.iter().map(|part| part.digest).collect();
     match (tile(&pieces, base.digest), parts.last()) {
@@ -175,10 +202,9 @@ fn cut(packet: &Packet, base: Base<'_>, own: Option<Base<'_>>, found: &mut Found
     }
 }
 
-fn first(packet: &Packet) -> Option<Base<'_>> {
-    let step = packet.steps.iter().find(|step| is_whole(&step.digest))?;
-    let site = Site { packet: packet.id, hop: step.hop, step: step.event.step };
-    (step.missing == 0).then_some(Base { site, digest: &step.digest })
+fn first(packet: &Packet, layer: i8) -> Option<Base<'_>> {
+    let step = packet.steps.iter().find(|step| is_whole(&step.digest) && step.layer == layer)?;
+    (step.missing == 0).then(|| Base::of(packet, step))
 }
 
 #[cfg(test)]

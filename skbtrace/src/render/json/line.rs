@@ -211,6 +211,10 @@ pub(super) struct Hop {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) vlan: Option<u16>,
     pub(super) mark: u32,
+    #[serde(skip_serializing_if = "is_no_layer")]
+    pub(super) layer: i8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) flow: Option<Flow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ttl: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -343,6 +347,10 @@ pub(super) struct Summary {
     pub(super) hops: Vec<HopBooks>,
     pub(super) every_packet_complete: bool,
     pub(super) findings: Vec<super::finding::Finding>,
+}
+
+fn is_no_layer(layer: &i8) -> bool {
+    *layer == 0
 }
 
 fn is_zero(count: &u32) -> bool {
