@@ -34,6 +34,9 @@ impl EventFlags {
     pub const MORE_FRAGMENTS: u32 = 1 << 12;
     /// This host sends the packet, and it has not been received since (`skb->skb_iif` is 0): only where a hop asks.
     pub const LOCAL: u32 = 1 << 13;
+    /// The checksum that is left to a device (`ip_summed` is PARTIAL) is not that of the transport header found here: it is that
+    /// of a packet inside it, as a tunnel's is.
+    pub const INNER_SUM: u32 = 1 << 14;
 }
 
 /// Names of the bits of [`Event::flags`], for display and for recordings.
@@ -52,6 +55,7 @@ pub const EVENT_FLAGS: &[(u32, &str)] = &[
     (EventFlags::DIGEST, "digest"),
     (EventFlags::MORE_FRAGMENTS, "more_fragments"),
     (EventFlags::LOCAL, "local"),
+    (EventFlags::INNER_SUM, "inner_sum"),
 ];
 
 /// In which context of the kernel a hop ran: the values of [`Event::context`], told from the preempt count

@@ -66,6 +66,8 @@ pub struct Offsets {
     pub skb_iif: u32,
     /// `sk_buff.vlan_tci`
     pub vlan_tci: u32,
+    /// `sk_buff.csum_start`: an offset from head.
+    pub csum_start: u32,
     /// `sk_buff.ip_summed`
     pub ip_summed: Bits,
     /// `sk_buff.cloned`
@@ -141,6 +143,8 @@ pub struct Offsets {
     pub nf_out: u32,
     /// `kprobe.nmissed`
     pub probe_missed: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// Address of the `__per_cpu_offset` array, or 0 when unknown.
     pub per_cpu_offset: u64,
     /// Per-CPU address of the preempt count, or 0 when unknown.

@@ -3,7 +3,7 @@
 //! What is found is written straight into the event in the scratch value, never kept in registers or on the stack: the
 //! verifier forgets what memory of a map holds, and so the many ways through the headers become one again behind them.
 
-use skbtrace_common::EventFlags;
+use skbtrace_common::{EventFlags, Offsets};
 
 use crate::{
     maps::offset,
@@ -19,6 +19,8 @@ const ETH_P_8021Q: u16 = 0x8100;
 const ETH_P_8021AD: u16 = 0x88a8;
 const IP_MF: u16 = 0x2000;
 const IP6_MF: u16 = 1;
+/// A value of `skb->ip_summed`: the checksum is left to a device, and `csum_start` says where it begins.
+const CHECKSUM_PARTIAL: u8 = 3;
 const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
@@ -114,6 +116,20 @@ pub fn parse_headers(scratch: &mut Scratch) -> u32 {
     parse_transport(scratch, l4, available, length);
     scratch.found.payload = start.wrapping_add(l4).wrapping_add(scratch.found.l4_len);
     0
+}
+
+/// Notes where the checksum that is left to a device is not that of the transport header found, but of one inside it: a tunnel
+/// makes its own so that it is right once the other is filled in (lco_csum, include/linux/skbuff.h). `ip_summed` must be known.
+#[inline(always)]
+pub fn note_inner_sum(scratch: &mut Scratch) {
+    let place = offset!(csum_start);
+    if place == Offsets::ABSENT || scratch.event.ip_summed != CHECKSUM_PARTIAL {
+        return;
+    }
+    let transport = scratch.found.payload.wrapping_sub(scratch.found.l4_len);
+    if scratch.event.flags & EventFlags::L4 != 0 && u32::from(scratch.u16(place)) != transport {
+        scratch.event.flags |= EventFlags::INNER_SUM;
+    }
 }
 
 /// A fragment that is not the first: all of it is payload, of which it is a part.

@@ -11,7 +11,7 @@ use skbtrace_common::{Counters, Digest, EventFlags, HopArgs, HopId, Level, hop_f
 use crate::{
     describe::describe_hit,
     device_of,
-    headers::parse_headers,
+    headers::{note_inner_sum, parse_headers},
     identify::{Verdict, identify, is_followed},
     maps::{
         COPY_PROBE, COPY_TRACEPOINT, COUNTERS, EVENTS, SCRATCH, TRACKED, Track, VERIFY_PROBE, VERIFY_TRACEPOINT,
@@ -204,6 +204,10 @@ fn follow<A: Args>(
         }
     }
     scratch.describe();
+    if !template {
+        // One that TCP is still making has no headers that its checksum could be of.
+        note_inner_sum(scratch);
+    }
     let second = device_of::address(args, scratch, plan.dev2_from, plan.dev2, device);
     if plan.dev2_from != 0 {
         device_of::describe_second(&mut scratch.event, second);

@@ -15,11 +15,10 @@ pub(super) fn remarks(before: Option<&Event>, step: &Step, told: &mut Option<Che
     if header.is_some_and(Checksum::is_bad) && told.and_then(|told| told.header) != header {
         remarks.push("IP csum BAD: whoever receives it drops it".to_owned());
     }
-    let transport = now.and_then(|now| now.transport);
+    let transport = now.and_then(|now| now.transport).filter(is_said);
     let was = told.and_then(|told| told.transport);
     // That all is well need not be said where nobody thought otherwise.
     let news = match transport {
-        None | Some(Checksum::NotComputable(_)) => None,
         Some(Checksum::Ok) => was.filter(|was| *was != Checksum::Ok).and(transport),
         now => now.filter(|now| was != Some(*now)),
     };
@@ -36,10 +35,7 @@ pub(super) fn remarks(before: Option<&Event>, step: &Step, told: &mut Option<Che
     }
     remarks.extend(news.map(|news| format!("csum {}", words(news))));
     if let Some(now) = now {
-        let keep = |new: Option<Checksum>, old: Option<Checksum>| match new {
-            None | Some(Checksum::NotComputable(_)) => old,
-            new => new,
-        };
+        let keep = |new: Option<Checksum>, old: Option<Checksum>| new.filter(is_said).or(old);
         let old = |of: fn(Checksums) -> Option<Checksum>| (*told).and_then(of);
         *told = Some(Checksums {
             header: keep(now.header, old(|told| told.header)),
@@ -49,6 +45,11 @@ pub(super) fn remarks(before: Option<&Event>, step: &Step, told: &mut Option<Che
     remarks
 }
 
+/// What cannot be told is passed over, but for a tunnel's: what was said before is of the packet inside it.
+fn is_said(checksum: &Checksum) -> bool {
+    !matches!(checksum, Checksum::NotComputable(why) if *why != Why::Inner)
+}
+
 fn words(checksum: Checksum) -> &'static str {
     match checksum {
         Checksum::Deferred => "deferred",
@@ -56,6 +57,7 @@ fn words(checksum: Checksum) -> &'static str {
         Checksum::BadDropped => "BAD: whoever receives it drops it",
         Checksum::BadTrusted => "BAD, trusted: nobody will look",
         Checksum::None => "none: UDP without one",
+        Checksum::NotComputable(Why::Inner) => "not known: that of the packet inside comes first",
         Checksum::NotComputable(_) => "not known",
     }
 }
@@ -74,6 +76,7 @@ pub(super) fn code(checksum: Checksum) -> (&'static str, Option<&'static str>) {
                 Why::Fragment => "fragment",
                 Why::Gso => "gso",
                 Why::Appended => "appended",
+                Why::Inner => "inner",
             };
             ("not_computable", Some(why))
         }
@@ -88,5 +91,39 @@ pub(super) fn ip_summed(value: u8) -> &'static str {
         2 => "complete",
         3 => "partial",
         _ => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skbtrace_common::{Digest, DigestState, HopId};
+
+    use super::*;
+    use crate::trace::Lab;
+
+    #[test]
+    fn what_waits_for_the_packet_inside_is_said_once() {
+        let mut event = Lab::new().datagram(1, 1).events[0];
+        event.flags |= EventFlags::DIGEST;
+        let whole = Digest { state: DigestState::WHOLE, l3_header: 0xffff, l4_header_len: 8, ..Digest::default() };
+        let (none, made) = (whole, Digest { checksum: 7, ..whole });
+        let mut told = None;
+        // (flags, digest) of each step.
+        let steps = [
+            (0, none),
+            (EventFlags::INNER_SUM, made),
+            (EventFlags::INNER_SUM, made),
+            // Passed over.
+            (EventFlags::INNER_SUM | EventFlags::FRAGMENT, made),
+            (EventFlags::INNER_SUM, made),
+            (0, none),
+        ];
+        let said = steps.map(|(flags, digest)| {
+            let event = Event { flags: event.flags | flags, ..event };
+            let step = Step { hop: HopId::IpRcv, delta_ns: 0, waited: None, missing: 0, event, digest };
+            remarks(Some(&event), &step, &mut told).join(", ")
+        });
+        let (none, inner) = ("csum none: UDP without one", "csum not known: that of the packet inside comes first");
+        assert_eq!(said, [none, inner, "", "", "", none]);
     }
 }

@@ -48,6 +48,8 @@ pub enum Why {
     Gso,
     /// Others have been appended to it.
     Appended,
+    /// The checksum of a packet inside it is still to be filled in.
+    Inner,
 }
 
 /// The checksums of a packet at a hop.
@@ -112,6 +114,10 @@ fn judge(event: &Event, digest: &Digest) -> Checksum {
     let is_ipv4 = digest.l3_header != 0;
     if event.l4_proto == UDP && is_ipv4 && digest.checksum == 0 {
         return Checksum::None;
+    }
+    // A tunnel has made it for the bytes as they will be then (lco_csum in the kernel), not as they are.
+    if event.flags & EventFlags::INNER_SUM != 0 {
+        return Checksum::NotComputable(Why::Inner);
     }
     let length = u32::from(digest.l4_header_len).saturating_add(event.payload_len);
     let pseudo = match event.l4_proto {

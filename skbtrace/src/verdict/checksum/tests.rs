@@ -201,6 +201,42 @@ fn what_cannot_be_told_is_not_told() {
 }
 
 #[test]
+fn a_tunnel_has_its_own_for_when_the_one_inside_is_filled_in() {
+    let judge = |made: &Made, flags| {
+        let mut event = made.event(PARTIAL);
+        event.flags |= flags;
+        checksums(&event, &made.digest()).unwrap().transport.unwrap()
+    };
+    let inner = Checksum::NotComputable(Why::Inner);
+    for kind in KINDS {
+        let whole = made(kind, 5, b"a packet inside");
+        let mut other = whole.clone();
+        *other.bytes.last_mut().unwrap() ^= 1;
+        for (made, alone) in [(&whole, Checksum::Ok), (&other, Checksum::BadTrusted)] {
+            assert_eq!(judge(made, 0), alone, "{kind:?}");
+            assert_eq!(judge(made, EventFlags::INNER_SUM), inner, "{kind:?}");
+        }
+        if kind != Kind::Icmp {
+            // As that of a tunnel's packet that is still to be cut.
+            let deferred = whole.deferred();
+            assert_eq!(judge(&deferred, 0), Checksum::Deferred, "{kind:?}");
+            assert_eq!(judge(&deferred, EventFlags::INNER_SUM), inner, "{kind:?}");
+        }
+    }
+    // Most make none.
+    for (kind, expected) in [(Kind::Udp, Checksum::None), (Kind::Udp6, inner)] {
+        let mut udp = made(kind, 5, b"a packet inside");
+        udp.bytes[udp.field..udp.field + 2].fill(0);
+        assert_eq!(judge(&udp, EventFlags::INNER_SUM), expected, "{kind:?}");
+    }
+    // The IP header's is its own.
+    let mut event = made(Kind::Udp, 5, b"a packet inside").event(PARTIAL);
+    event.flags |= EventFlags::INNER_SUM;
+    let digest = made(Kind::Udp, 5, b"a packet inside").digest();
+    assert_eq!(checksums(&event, &digest).unwrap().header, Some(Checksum::Ok));
+}
+
+#[test]
 fn udp_needs_none_over_ipv4() {
     let mut udp = made(Kind::Udp, 0, b"payload");
     udp.bytes[udp.field..udp.field + 2].fill(0);
