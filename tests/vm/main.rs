@@ -29,4 +29,5 @@ mod sockets;
 mod support;
 mod survey;
 mod tracepoint;
+mod tunnel;
 mod volume;

@@ -120,7 +120,7 @@ mod tests {
         ];
         let said = steps.map(|(flags, digest)| {
             let event = Event { flags: event.flags | flags, ..event };
-            let step = Step { hop: HopId::IpRcv, delta_ns: 0, waited: None, missing: 0, event, digest };
+            let step = Step { hop: HopId::IpRcv, delta_ns: 0, waited: None, missing: 0, layer: 0, event, digest };
             remarks(Some(&event), &step, &mut told).join(", ")
         });
         let (none, inner) = ("csum none: UDP without one", "csum not known: that of the packet inside comes first");

@@ -7,6 +7,7 @@ mod latency;
 mod moved;
 mod parts;
 mod taken;
+mod tunnel;
 
 use skbtrace_common::{DeviceKey, Event, HopId};
 

@@ -48,6 +48,41 @@ fn a_payload_that_stays_is_the_same() {
     assert_eq!(payload(packet), Payload::Same { hops: events.len() as u32 - 1 });
 }
 
+/// A segment that a tunnel carries, and its digests: inside, its own payload; outside, the datagram's.
+fn tunnelled(garble: impl Fn(usize, &mut Vec<u8>)) -> (Vec<Event>, Packet) {
+    let tunnel = crate::trace::testkit::Dev { ifindex: 7, name: "vx", ..PEER1 };
+    let bare = |trip: crate::trace::testkit::Trip| trip.addresses(6, (11, 58_854), (10, 8000)).tcp(0x18, 100, 77);
+    let trip =
+        bare(Lab::new().trip(1)).hop(HopId::DevQueueXmit, 0, tunnel, 143).hop(HopId::NetDevStartXmit, 300, tunnel, 143);
+    let trip = trip.addresses(17, (2, 50_000), (1, 4789)).tcp(0, 0, 151).hop(HopId::IpOutput, 700, PEER1, 179);
+    let trip = trip.hop(HopId::IpRcv, 900, PEER1, 179).hop(HopId::UdpQueueRcvOneSkb, 900, PEER1, 159);
+    let trip = bare(trip).hop(HopId::NetifRxInternal, 800, tunnel, 129).hop(HopId::TcpV4Rcv, 900, tunnel, 109);
+    let events = trip.end(HopId::SkbReleaseHeadState, 900).events;
+    let packets = stitch(&events, |n, event| {
+        let mut bytes = faithful(event)?;
+        garble(n, &mut bytes);
+        Some(bytes)
+    });
+    let [packet] = &packets[..] else { panic!("one packet") };
+    (events, packet.clone())
+}
+
+#[test]
+fn a_tunnel_s_headers_garble_nothing_and_hide_nothing() {
+    let (events, packet) = tunnelled(|_, _| ());
+    assert_eq!(payload(&packet), Payload::Same { hops: events.len() as u32 - 1 });
+    // In the datagram: between two of its hops. Inside, from before to behind the tunnel.
+    for (at, before, after) in [
+        (3, HopId::IpOutput, HopId::IpRcv),
+        (4, HopId::IpRcv, HopId::UdpQueueRcvOneSkb),
+        (5, HopId::NetDevStartXmit, HopId::NetifRxInternal),
+    ] {
+        let (_, packet) = tunnelled(|n, bytes| bytes[20] ^= u8::from(n == at));
+        let change = change(&packet);
+        assert_eq!((change.before.hop, change.after.hop), (before, after), "{at}");
+    }
+}
+
 #[test]
 fn a_byte_that_changes_is_found_between_its_hops() {
     let events = Lab::new().tcp_data(1, 100, 300);

@@ -16,7 +16,7 @@ use std::{path::Path, sync::atomic::AtomicBool};
 
 use serde::Serialize;
 
-use super::{Error, Fault, inject, show};
+use super::{Error, Fault, command, inject, show, step};
 use crate::lab::{self, Scenario, traffic::Protocol};
 
 pub use judge::{Found, Judgement};
@@ -73,7 +73,23 @@ fn ready(scenario: Scenario, stop: &AtomicBool) -> Result<(), Error> {
     lab::up(scenario, stop)?;
     super::clear()?;
     // Whoever does not know its neighbour gets no further than to ask for it, and a fault before this one may have seen to that.
-    show::clean(Protocol::Udp, stop).map(drop)
+    show::clean(Protocol::Udp, stop)?;
+    acquaint(scenario)
+}
+
+/// Lets the talkers know each other for ever. Who has to ask again while a fault lets nothing pass is told that there is nobody,
+/// and what it sends from then on does not come as far as the fault.
+fn acquaint(scenario: Scenario) -> Result<(), Error> {
+    let [server, client] = scenario.layout().talkers;
+    if server.place == client.place {
+        return Ok(());
+    }
+    for (end, other) in [(server, client), (client, server)] {
+        let Some(address) = other.address else { continue };
+        let command = format!("ip neigh change {address} dev {} nud permanent", end.device);
+        step::inside(end.place, || command::run_line(&command))??;
+    }
+    Ok(())
 }
 
 fn in_place(faults: &[&'static Fault], program: &Path, stop: &AtomicBool) -> Result<Proof, Error> {
