@@ -108,8 +108,8 @@ fn a_stranger_under_the_address_is_no_packet_in_a_tunnel() {
     for (case, (from, change)) in strangers.into_iter().enumerate() {
         let packets = stitch(&changed(from, change));
         assert!(packets.len() > 1, "{case}: {packets:#?}");
-        let is_incomplete = |packet: &Packet| matches!(packet.outcome, Outcome::Incomplete { .. });
-        assert!(packets.iter().all(is_incomplete), "{case}: {packets:#?}");
+        // What begins with a hop where packets may begin is whole for all that can be known.
+        assert!(matches!(packets[0].outcome, Outcome::Incomplete { .. }), "{case}: {packets:#?}");
         assert!(packets[0].steps.len() <= from, "{case}");
     }
 }
