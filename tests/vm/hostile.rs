@@ -35,7 +35,12 @@ fn command(words: &[&[u8]]) {
 fn names_never_reach_the_terminal_as_they_are() {
     let _lab = Lab::up("pair");
     // The device in front of the sender, and the process that sends.
-    command(&[b"ip", b"-n", b"ns-calm2", b"link", b"set", b"dev", b"calmveth2", b"name", EVIL]);
+    let link =
+        |words: &[&[u8]]| command(&[&[b"ip".as_slice(), b"-n", b"ns-calm2", b"link", b"set", b"dev"], words].concat());
+    // Before 6.3 one that is up keeps its name.
+    link(&[b"calmveth2", b"down"]);
+    link(&[b"calmveth2", b"name", EVIL]);
+    link(&[EVIL, b"up"]);
     let program = [b"/tmp/".as_slice(), EVIL].concat();
     fs::copy("/bin/bash", OsStr::from_bytes(&program)).unwrap();
     for arguments in [&["--json"][..], &[], &["--explain", "--diff"]] {
@@ -55,7 +60,8 @@ fn names_never_reach_the_terminal_as_they_are() {
         assert!(!text.contains(&0x1b), "{words:?}: {}", String::from_utf8_lossy(&text));
     }
     fs::remove_file(OsStr::from_bytes(&program)).unwrap();
-    command(&[b"ip", b"-n", b"ns-calm2", b"link", b"set", b"dev", EVIL, b"name", b"calmveth2"]);
+    link(&[EVIL, b"down"]);
+    link(&[EVIL, b"name", b"calmveth2"]);
     assert_nothing_attached();
 }
 
@@ -65,7 +71,11 @@ fn a_device_that_is_renamed_or_moved_is_followed() {
     let _lab = Lab::up("pair");
     let tracer = Tracer::start(&["--iface", "calmveth1", "--json"]);
     datagrams(CLIENT, SERVER, PORT, 2);
-    sh("ip -n ns-calm2 link set dev calmveth2 name renamed");
+    // Before 6.3 one that is up keeps its name.
+    sh("set -e
+        ip -n ns-calm2 link set dev calmveth2 down
+        ip -n ns-calm2 link set dev calmveth2 name renamed
+        ip -n ns-calm2 link set dev renamed up");
     datagrams(CLIENT, SERVER, PORT, 2);
     sh("set -e
         ip -n ns-calm2 link set dev renamed netns 1
@@ -182,7 +192,7 @@ fn many_namespaces_and_devices_are_no_hindrance() {
 #[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
 fn a_namespace_may_go_while_it_is_read() {
     let _lab = Lab::up("pair");
-    let churn = "while :; do ip netns add skbtrace-churn; ip -n skbtrace-churn link add a type veth peer name b; ip netns delete skbtrace-churn; done";
+    let churn = "while :; do ip netns add skbtrace-churn; ip -n skbtrace-churn link add veth-a type veth peer name veth-b; ip netns delete skbtrace-churn; done";
     let mut churning = Command::new("sh").args(["-c", churn]).spawn().unwrap();
     for _ in 0..3 {
         let tracer = Tracer::start(&["--iface", "calmveth1", "--json"]);
