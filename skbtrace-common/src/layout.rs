@@ -241,6 +241,8 @@ pub struct HopArgs {
     pub copied: u8,
     /// The acknowledgement number that TCP is about to send.
     pub ack: u8,
+    /// How many arguments are to be kept, from the first one on: of a tracepoint, which has no others.
+    pub count: u8,
     /// Bits of [`hop_flags`].
     pub flags: u8,
 }
@@ -261,6 +263,7 @@ impl HopArgs {
         copied_from: NO_ARG,
         copied: NO_ARG,
         ack: NO_ARG,
+        count: 0,
         flags: 0,
     };
 }

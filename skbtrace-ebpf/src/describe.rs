@@ -7,7 +7,6 @@ use aya_ebpf::helpers::{
 use skbtrace_common::{Context, Event, EventFlags, HopArgs, NO_ARG};
 
 use crate::{
-    hit::Args,
     maps::{TRACKED, offset},
     packet::Scratch,
     read::{member, value},
@@ -15,7 +14,7 @@ use crate::{
 
 /// Fills in when, where and by whom.
 #[inline(always)]
-pub fn describe_hit<A: Args>(args: &A, plan: &HopArgs, scratch: &mut Scratch) {
+pub fn describe_hit(plan: &HopArgs, scratch: &mut Scratch, probe: bool) {
     let event = &mut scratch.event;
     // SAFETY: the helper takes nothing and cannot fail.
     event.time_ns = unsafe { bpf_ktime_get_ns() };
@@ -25,30 +24,30 @@ pub fn describe_hit<A: Args>(args: &A, plan: &HopArgs, scratch: &mut Scratch) {
     event.tid = task as u32;
     // SAFETY: the helper writes at most the size that it is given.
     unsafe { bpf_get_current_comm((&raw mut event.comm).cast(), 16) };
-    describe_context(event, A::PROBE);
+    describe_context(event, probe);
     if plan.sock != NO_ARG {
-        event.sock = args.get(plan.sock);
+        event.sock = scratch.hit.arg(plan.sock);
     }
     if plan.location != NO_ARG {
-        event.location = args.get(plan.location);
+        event.location = scratch.hit.arg(plan.location);
     }
     if plan.other != NO_ARG
-        && let Some(other) = TRACKED.get_ptr_mut(args.get(plan.other))
+        && let Some(other) = TRACKED.get_ptr_mut(scratch.hit.arg(plan.other))
     {
         // SAFETY: as for the packet's own value.
         event.other = unsafe { (*other).id };
     }
     if plan.state != NO_ARG {
-        let state = args.get(plan.state);
+        let state = scratch.hit.arg(plan.state);
         event.nf_hook = member(state, offset!(nf_hook)).unwrap_or(0);
         event.nf_family = member(state, offset!(nf_family)).unwrap_or(0);
     }
     if plan.copied != NO_ARG {
-        event.copied_from = args.get(plan.copied_from) as u32;
-        event.copied = args.get(plan.copied) as u32;
+        event.copied_from = scratch.hit.arg(plan.copied_from) as u32;
+        event.copied = scratch.hit.arg(plan.copied) as u32;
     }
     if plan.reason != NO_ARG {
-        event.reason = args.get(plan.reason) as u32;
+        event.reason = scratch.hit.arg(plan.reason) as u32;
         event.flags |= EventFlags::REASON;
     }
 }

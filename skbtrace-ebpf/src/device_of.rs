@@ -3,7 +3,6 @@
 use skbtrace_common::{Event, EventFlags, Source};
 
 use crate::{
-    hit::Args,
     maps::offset,
     packet::Scratch,
     read::{into, member},
@@ -14,20 +13,20 @@ const POSTROUTING: u8 = 4;
 
 /// Address of the `net_device` that `source` names; 0 when there is none.
 #[inline(always)]
-pub fn address(args: &impl Args, scratch: &Scratch, source: u8, arg: u8, first: u64) -> u64 {
+pub fn address(scratch: &Scratch, source: u8, arg: u8, first: u64) -> u64 {
     match source {
         Source::SKB => scratch.u64(offset!(skb_dev)),
-        Source::ARG => args.get(arg),
+        Source::ARG => scratch.hit.arg(arg),
         // The lowest bit says that the reference is not counted (include/linux/skbuff.h, SKB_DST_NOREF).
         Source::DST => member(scratch.u64(offset!(refdst)) & !1, offset!(dst_dev)).unwrap_or(0),
-        Source::PORT => member(args.get(arg), offset!(port_dev)).unwrap_or(0),
+        Source::PORT => member(scratch.hit.arg(arg), offset!(port_dev)).unwrap_or(0),
         Source::PEER => member(first, offset!(veth_peer)).unwrap_or(0),
         Source::SOCK => {
-            let route = member(args.get(arg), offset!(sock_dst)).unwrap_or(0);
+            let route = member(scratch.hit.arg(arg), offset!(sock_dst)).unwrap_or(0);
             member(route, offset!(dst_dev)).unwrap_or(0)
         }
         Source::HOOK => {
-            let state = args.get(arg);
+            let state = scratch.hit.arg(arg);
             let (came, goes): (u64, u64) =
                 (member(state, offset!(nf_in)).unwrap_or(0), member(state, offset!(nf_out)).unwrap_or(0));
             let routed = member::<u8>(state, offset!(nf_hook)) == Some(POSTROUTING);

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use skbtrace_common::{EventFlags, Level, MAX_FRAME};
 
 use crate::{
-    hit::{Args, send},
+    hit::{Args, go_on, send},
     maps::{COUNTERS, SCRATCH, filter, offset},
     packet::Scratch,
     payload::next_piece,
@@ -69,7 +69,7 @@ fn copy<A: Args, const LEVEL: u32>(args: &A) {
         i = i.wrapping_add(1);
     }
     if scratch.event.flags & EventFlags::DIGEST != 0 {
-        args.verify(LEVEL);
+        go_on(args, A::VERIFY, LEVEL);
     }
     send(scratch, counters);
     scratch.release();

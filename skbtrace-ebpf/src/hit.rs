@@ -1,9 +1,13 @@
-//! The way of a hit: look up, filter, number, write, send; and where kprobes and tracepoints differ on it. What each step
-//! knows is in files of its own: this one is the order that they come in.
+//! The way of a hit. The program of a hop is short, and there is one for each: it finds the packet's address, sees whether it
+//! can be of interest, keeps the arguments, and goes on in `follow`. That one is long, and the kernel verifies it once and not once
+//! per hop: it reads the packet, filters, numbers, writes, sends. What each step knows is in files of its own: this one is the
+//! order that they come in, and where kprobes and tracepoints differ on it.
 
 use aya_ebpf::{
     EbpfContext,
     helpers::generated::bpf_ringbuf_output,
+    macros::{kprobe, raw_tracepoint},
+    maps::ProgramArray,
     programs::{ProbeContext, RawTracePointContext},
 };
 use skbtrace_common::{Counters, Digest, EventFlags, HopArgs, HopId, Level, hop_flags};
@@ -14,8 +18,8 @@ use crate::{
     headers::{note_inner_sum, parse_headers},
     identify::{Verdict, identify, is_followed},
     maps::{
-        COPY_PROBE, COPY_TRACEPOINT, COUNTERS, EVENTS, SCRATCH, TRACKED, Track, VERIFY_PROBE, VERIFY_TRACEPOINT,
-        filter, hop_args, offset,
+        COPY_PROBE, COPY_TRACEPOINT, COUNTERS, EVENTS, FOLLOW_PROBE, FOLLOW_TRACEPOINT, SCRATCH, TRACKED, Track,
+        VERIFY_PROBE, VERIFY_TRACEPOINT, filter, hop_args, offset,
     },
     misses::note_probe,
     packet::Scratch,
@@ -25,23 +29,30 @@ use crate::{
 
 const IPPROTO_TCP: u8 = 6;
 
-/// The arguments of the traced function or tracepoint.
+/// What a program was called with.
 pub trait Args: EbpfContext {
-    /// An argument by position; 0 when there is none at it.
-    fn get(&self, position: u8) -> u64;
     /// Whether this is a kprobe.
     const PROBE: bool;
-    /// Goes on in the program that copies what is behind the packet's linear area, and from there in the one that digests
-    /// the payload, where that is wanted, and sends the event. Returns only when there is none.
-    fn copy(&self, hop: HopId);
-    /// Goes on in the program that digests the payload and sends the event. Returns only when there is none.
-    fn verify(&self, level: u32);
-    /// Which scratch value a program of this kind may use.
+    /// The programs that the others go on in, by level: those that follow a packet, copy what is behind its linear area, and
+    /// digest its payload.
+    const FOLLOW: &'static ProgramArray;
+    /// See `FOLLOW`.
+    const COPY: &'static ProgramArray;
+    /// See `FOLLOW`.
+    const VERIFY: &'static ProgramArray;
+    /// An argument by position; 0 when there is none at it.
+    fn get(&self, position: u8) -> u64;
+    /// Keeps the arguments: of a tracepoint so many.
+    fn keep(&self, count: u8, args: &mut [u64; 8]);
+    /// Which scratch value the program of this hop may use.
     fn level(hop: HopId) -> Level;
 }
 
 impl Args for ProbeContext {
     const PROBE: bool = true;
+    const FOLLOW: &'static ProgramArray = &FOLLOW_PROBE;
+    const COPY: &'static ProgramArray = &COPY_PROBE;
+    const VERIFY: &'static ProgramArray = &VERIFY_PROBE;
 
     #[inline(always)]
     fn get(&self, position: u8) -> u64 {
@@ -60,15 +71,13 @@ impl Args for ProbeContext {
     }
 
     #[inline(always)]
-    fn verify(&self, _level: u32) {
-        // SAFETY: nothing is left to be dropped here.
-        unsafe { VERIFY_PROBE.tail_call(self, Level::Kprobe as u32) };
-    }
-
-    #[inline(always)]
-    fn copy(&self, hop: HopId) {
-        // SAFETY: likewise.
-        unsafe { COPY_PROBE.tail_call(self, Self::level(hop) as u32) };
+    fn keep(&self, _count: u8, args: &mut [u64; 8]) {
+        let register = |n| core::hint::black_box(self.arg::<u64>(n).unwrap_or(0));
+        args[0] = register(0);
+        args[1] = register(1);
+        args[2] = register(2);
+        args[3] = register(3);
+        args[4] = register(4);
     }
 
     #[inline(always)]
@@ -79,6 +88,9 @@ impl Args for ProbeContext {
 
 impl Args for RawTracePointContext {
     const PROBE: bool = false;
+    const FOLLOW: &'static ProgramArray = &FOLLOW_TRACEPOINT;
+    const COPY: &'static ProgramArray = &COPY_TRACEPOINT;
+    const VERIFY: &'static ProgramArray = &VERIFY_TRACEPOINT;
 
     #[inline(always)]
     fn get(&self, position: u8) -> u64 {
@@ -97,31 +109,36 @@ impl Args for RawTracePointContext {
     }
 
     #[inline(always)]
-    fn verify(&self, level: u32) {
-        // SAFETY: nothing is left to be dropped here.
-        unsafe { VERIFY_TRACEPOINT.tail_call(self, level) };
-    }
-
-    #[inline(always)]
-    fn copy(&self, hop: HopId) {
-        // SAFETY: likewise.
-        unsafe { COPY_TRACEPOINT.tail_call(self, Self::level(hop) as u32) };
+    fn keep(&self, count: u8, args: &mut [u64; 8]) {
+        // As above.
+        if count > 0 {
+            args[0] = core::hint::black_box(self.arg(0));
+        }
+        if count > 1 {
+            args[1] = core::hint::black_box(self.arg(1));
+        }
+        if count > 2 {
+            args[2] = core::hint::black_box(self.arg(2));
+        }
     }
 
     #[inline(always)]
     fn level(hop: HopId) -> Level {
-        if hop as u16 == HopId::KfreeSkb as u16 {
-            Level::Drop
-        } else if hop as u16 == HopId::ConsumeSkb as u16 {
-            Level::Consume
-        } else if hop as u16 == HopId::SkbCopyDatagramIovec as u16 {
-            Level::Read
-        } else if hop as u16 == HopId::TcpProbe as u16 {
-            Level::Tcp
-        } else {
-            Level::Softirq
+        match hop {
+            HopId::KfreeSkb => Level::Drop,
+            HopId::ConsumeSkb => Level::Consume,
+            HopId::SkbCopyDatagramIovec => Level::Read,
+            HopId::TcpProbe => Level::Tcp,
+            _ => Level::Softirq,
         }
     }
+}
+
+/// Goes on in the program of this level, and returns only when there is none.
+#[inline(always)]
+pub fn go_on<A: Args>(args: &A, programs: &ProgramArray, level: u32) {
+    // SAFETY: nothing is left to be dropped here.
+    unsafe { programs.tail_call(args, level) };
 }
 
 /// A packet was seen at a hop.
@@ -133,66 +150,111 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
     if A::PROBE {
         note_probe(counters);
     }
-    let plan = hop_args(hop);
+    let plan = hop_args(hop as u32);
     let mut address = args.get(plan.skb);
     if plan.flags & hop_flags::INDIRECT != 0 {
         address = value(address).unwrap_or(0);
     }
-    let template = plan.flags & hop_flags::TEMPLATE != 0;
-    let tracked = if template { None } else { TRACKED.get_ptr_mut(address) };
-    if plan.flags & (hop_flags::END | hop_flags::TRACKED_ONLY) != 0 && !is_followed(tracked) {
+    if plan.flags & (hop_flags::END | hop_flags::TRACKED_ONLY) != 0 && !is_followed(TRACKED.get_ptr_mut(address)) {
         counters.filtered = counters.filtered.wrapping_add(1);
         return;
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(A::level(hop) as u32) else { return };
+    let level = A::level(hop) as u32;
+    let Some(scratch) = SCRATCH.get_ptr_mut(level) else { return };
     // SAFETY: a per-CPU value that only programs of this level use. Kprobes do not interrupt one another; a tracepoint's
     // program claims it.
     let scratch = unsafe { &mut *scratch };
-    if A::PROBE {
-        follow(args, hop, scratch, counters, address, tracked);
-    } else if scratch.claim() {
-        follow(args, hop, scratch, counters, address, tracked);
+    if A::PROBE || scratch.claim() {
+        scratch.hit.skb = address;
+        scratch.hit.hop = hop as u32;
+        args.keep(plan.count, &mut scratch.hit.args);
+        go_on(args, A::FOLLOW, level);
         scratch.release();
-    } else {
-        counters.unreadable = counters.unreadable.wrapping_add(1);
     }
+    counters.unreadable = counters.unreadable.wrapping_add(1);
+}
+
+#[kprobe]
+pub fn follow_probe(ctx: ProbeContext) -> u32 {
+    follow::<_, { Level::Kprobe as u32 }>(&ctx);
+    0
+}
+
+#[raw_tracepoint]
+pub fn follow_drop(ctx: RawTracePointContext) -> i32 {
+    follow::<_, { Level::Drop as u32 }>(&ctx);
+    0
+}
+
+#[raw_tracepoint]
+pub fn follow_consume(ctx: RawTracePointContext) -> i32 {
+    follow::<_, { Level::Consume as u32 }>(&ctx);
+    0
+}
+
+#[raw_tracepoint]
+pub fn follow_softirq(ctx: RawTracePointContext) -> i32 {
+    follow::<_, { Level::Softirq as u32 }>(&ctx);
+    0
+}
+
+#[raw_tracepoint]
+pub fn follow_read(ctx: RawTracePointContext) -> i32 {
+    follow::<_, { Level::Read as u32 }>(&ctx);
+    0
+}
+
+#[raw_tracepoint]
+pub fn follow_tcp(ctx: RawTracePointContext) -> i32 {
+    follow::<_, { Level::Tcp as u32 }>(&ctx);
+    0
+}
+
+/// Follows the packet in the scratch value of this level.
+#[inline(always)]
+fn follow<A: Args, const LEVEL: u32>(args: &A) {
+    let Some(scratch) = SCRATCH.get_ptr_mut(LEVEL) else { return };
+    // SAFETY: as in `hit`, in whose place this program runs.
+    let scratch = unsafe { &mut *scratch };
+    let Some(counters) = COUNTERS.get_ptr_mut(scratch.hit.hop) else { return };
+    // SAFETY: likewise.
+    let counters = unsafe { &mut *counters };
+    record::<A, LEVEL>(args, scratch, counters);
+    scratch.release();
 }
 
 /// Reads the packet and sends the event, if it is wanted. May go on in another program and never return.
 #[inline(always)]
-fn follow<A: Args>(
-    args: &A,
-    hop: HopId,
-    scratch: &mut Scratch,
-    counters: &mut Counters,
-    address: u64,
-    tracked: Option<*mut Track>,
-) {
+fn record<A: Args, const LEVEL: u32>(args: &A, scratch: &mut Scratch, counters: &mut Counters) {
+    let hop = scratch.hit.hop;
+    let address = scratch.hit.skb;
     let plan = hop_args(hop);
     let template = plan.flags & hop_flags::TEMPLATE != 0;
     if !scratch.read(address) {
         counters.unreadable = counters.unreadable.wrapping_add(1);
         return;
     }
+    let tracked = if template { None } else { TRACKED.get_ptr_mut(address) };
     // SAFETY: zero is a value of every member.
     unsafe { core::ptr::write_bytes(&raw mut scratch.event, 0, 1) };
     scratch.event.skb = address;
     scratch.event.hop = hop as u16;
-    let device = device_of::address(args, scratch, plan.dev_from, plan.dev, 0);
+    let device = device_of::address(scratch, plan.dev_from, plan.dev, 0);
     device_of::describe_first(&mut scratch.event, device);
+    let sock = scratch.hit.arg(plan.sock);
     if template {
-        scratch.event.ack = args.get(plan.ack) as u32;
-        describe_template(scratch, args.get(plan.sock));
+        scratch.event.ack = scratch.hit.arg(plan.ack) as u32;
+        describe_template(scratch, sock);
     } else {
         parse_headers(scratch);
     }
     // Known by its socket until it is seen.
-    let key = if template { args.get(plan.sock) } else { address };
-    let pending = if plan.flags & hop_flags::ADOPT != 0 { args.get(plan.sock) } else { 0 };
-    if is_end(args, hop, &plan, scratch, tracked) {
+    let key = if template { sock } else { address };
+    let pending = if plan.flags & hop_flags::ADOPT != 0 { sock } else { 0 };
+    if is_end(&plan, scratch, tracked) {
         scratch.event.flags |= EventFlags::END;
     }
-    match identify(hop, A::level(hop), scratch, &plan, key, pending, tracked) {
+    match identify(hop, LEVEL, scratch, &plan, key, pending, tracked) {
         Verdict::Follow => {}
         Verdict::Filtered => {
             counters.filtered = counters.filtered.wrapping_add(1);
@@ -208,11 +270,11 @@ fn follow<A: Args>(
         // One that TCP is still making has no headers that its checksum could be of.
         note_inner_sum(scratch);
     }
-    let second = device_of::address(args, scratch, plan.dev2_from, plan.dev2, device);
+    let second = device_of::address(scratch, plan.dev2_from, plan.dev2, device);
     if plan.dev2_from != 0 {
         device_of::describe_second(&mut scratch.event, second);
     }
-    describe_hit(args, &plan, scratch);
+    describe_hit(&plan, scratch, A::PROBE);
     let digested = filter().verify != 0 && plan.flags & hop_flags::PAYLOAD != 0 && scratch.found.known != 0;
     if digested {
         *scratch.digest() = Digest::default();
@@ -221,11 +283,11 @@ fn follow<A: Args>(
     let snaplen = filter().snaplen;
     if snaplen != 0 && scratch.copy_frame(snaplen) {
         // Where the kernel would not go there, the linear area is all.
-        args.copy(hop);
+        go_on(args, A::COPY, LEVEL);
     }
     if digested {
         // Where the kernel would not go there, the digest says nothing.
-        args.verify(A::level(hop) as u32);
+        go_on(args, A::VERIFY, LEVEL);
     }
     send(scratch, counters);
 }
@@ -233,17 +295,18 @@ fn follow<A: Args>(
 /// Whether the packet is at its end here. TCP frees what it has taken without a tracepoint: as the tracepoints see it, an
 /// ACK ends where TCP takes it, and a segment where its last byte is read.
 #[inline(always)]
-fn is_end<A: Args>(args: &A, hop: HopId, plan: &HopArgs, scratch: &Scratch, tracked: Option<*mut Track>) -> bool {
-    if hop as u16 == HopId::TcpProbe as u16 {
+fn is_end(plan: &HopArgs, scratch: &Scratch, tracked: Option<*mut Track>) -> bool {
+    let hop = scratch.hit.hop;
+    if hop == HopId::TcpProbe as u32 {
         return scratch.event.payload_len == 0;
     }
-    if hop as u16 == HopId::SkbCopyDatagramIovec as u16
+    if hop == HopId::SkbCopyDatagramIovec as u32
         && scratch.event.l4_proto == IPPROTO_TCP
         && let Some(track) = tracked
     {
         // SAFETY: the value stays readable; only who reads from the socket, which is locked, writes this member.
         let track = unsafe { &mut *track };
-        track.copied = track.copied.wrapping_add(args.get(plan.copied) as u32);
+        track.copied = track.copied.wrapping_add(scratch.hit.arg(plan.copied) as u32);
         return track.copied >= scratch.u32(offset!(len));
     }
     plan.flags & hop_flags::END != 0

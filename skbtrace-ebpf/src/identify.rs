@@ -4,7 +4,7 @@
 //! before is here too: where the hop stands on a packet's way, and what is remembered of the packet.
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
-use skbtrace_common::{EventFlags, HopArgs, HopId, Level, NO_ARG, hop_flags};
+use skbtrace_common::{EventFlags, HopArgs, HopId, NO_ARG, hop_flags};
 
 use crate::{
     describe::cpu,
@@ -33,8 +33,8 @@ pub enum Verdict {
 /// Gives the packet its id and the hop its number, if the packet is followed or is to be from here on.
 #[inline(always)]
 pub fn identify(
-    hop: HopId,
-    level: Level,
+    hop: u32,
+    level: u32,
     scratch: &mut Scratch,
     plan: &HopArgs,
     key: u64,
@@ -127,13 +127,17 @@ enum Way {
 
 impl Way {
     #[inline(always)]
-    fn of(hop: HopId) -> Way {
-        match hop {
-            HopId::NetDevQueue => Way::Begins,
-            HopId::NetDevStartXmit => Way::Out,
-            HopId::NetifRx | HopId::NapiGroReceiveEntry => Way::Arrives,
-            HopId::NetifReceiveSkb => Way::In,
-            _ => Way::Unknown,
+    fn of(hop: u32) -> Way {
+        if hop == HopId::NetDevQueue as u32 {
+            Way::Begins
+        } else if hop == HopId::NetDevStartXmit as u32 {
+            Way::Out
+        } else if hop == HopId::NetifRx as u32 || hop == HopId::NapiGroReceiveEntry as u32 {
+            Way::Arrives
+        } else if hop == HopId::NetifReceiveSkb as u32 {
+            Way::In
+        } else {
+            Way::Unknown
         }
     }
 
@@ -151,7 +155,7 @@ impl Way {
     /// Whether a packet may begin here because it was cut from another. By kprobes that is seen.
     #[inline(always)]
     fn is_cut(self) -> bool {
-        matches!(self, Way::Out) && hop_args(HopId::NetDevQueue).skb != NO_ARG
+        matches!(self, Way::Out) && hop_args(HopId::NetDevQueue as u32).skb != NO_ARG
     }
 
     #[inline(always)]
@@ -162,13 +166,13 @@ impl Way {
 
 /// An id that no other packet of this run has: the CPU, from 1, the level, and a count.
 #[inline(always)]
-fn next_id(level: Level) -> Option<u64> {
-    let count = SEQUENCE.get_ptr_mut(level as u32)?;
+fn next_id(level: u32) -> Option<u64> {
+    let count = SEQUENCE.get_ptr_mut(level)?;
     // SAFETY: a per-CPU value; only programs of this level use it, which do not interrupt one another on a CPU.
     let count = unsafe {
         *count = (*count).wrapping_add(1);
         *count
     };
-    let giver = (u64::from(cpu()).wrapping_add(1) << 48) | (u64::from(level as u32) << 44);
+    let giver = (u64::from(cpu()).wrapping_add(1) << 48) | (u64::from(level) << 44);
     Some(giver | (count & 0xfff_ffff_ffff))
 }

@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
-use skbtrace_common::{AddrKey, Counters, DeviceKey, Filter, HOP_COUNT, HopArgs, HopId, LEVELS, Offsets};
+use skbtrace_common::{AddrKey, Counters, DeviceKey, Filter, HOP_COUNT, HopArgs, LEVELS, Offsets};
 
 use crate::packet::Scratch;
 
@@ -54,6 +54,12 @@ pub static PROBES: Array<u64> = Array::with_max_entries(HOP_COUNT as u32, 0);
 #[map]
 pub static MISSES: Array<u64> = Array::with_max_entries(HOP_COUNT as u32, 0);
 
+/// The programs that follow a packet, for kprobes and, by [`Level`], for tracepoints: what the program of each hop goes on in.
+#[map]
+pub static FOLLOW_PROBE: ProgramArray = ProgramArray::with_max_entries(LEVELS, 0);
+#[map]
+pub static FOLLOW_TRACEPOINT: ProgramArray = ProgramArray::with_max_entries(LEVELS, 0);
+
 /// The programs that digest payloads, for kprobes and, by `Level`, for tracepoints; empty when nobody wants digests.
 #[map]
 pub static VERIFY_PROBE: ProgramArray = ProgramArray::with_max_entries(1, 0);
@@ -96,10 +102,11 @@ macro_rules! offset {
 }
 pub(crate) use offset;
 
-/// Where this hop's function has its arguments.
+/// Where the function of the hop with this number has its arguments.
 #[inline(always)]
-pub fn hop_args(hop: HopId) -> HopArgs {
-    // SAFETY: as in `offset!`; the enum's numbers are below HOP_COUNT.
+pub fn hop_args(hop: u32) -> HopArgs {
+    let hop = if hop < HOP_COUNT as u32 { hop } else { 0 };
+    // SAFETY: as in `offset!`; the number is below HOP_COUNT.
     unsafe { core::ptr::read_volatile((&raw const HOPS).cast::<HopArgs>().add(hop as usize)) }
 }
 

@@ -30,12 +30,35 @@ pub struct Scratch {
     pub found: Found,
     /// Where the payload is being read.
     pub walk: Walk,
+    /// What the hop's own program hands on.
+    pub hit: Hit,
     /// 1 while a tracepoint's program uses this value.
     busy: u64,
     /// The event in the making.
     pub event: Event,
     /// What follows the event to the ring: its digest, if the run wants one, and the packet's first bytes.
     tail: [u8; size_of::<Digest>() + FRAME_ROOM],
+}
+
+/// What the program of a hop hands on to the one that follows the packet: that one has no argument of its own.
+#[repr(C)]
+pub struct Hit {
+    /// Address of the `sk_buff`.
+    pub skb: u64,
+    /// The arguments of the traced function or tracepoint, as many as are of use.
+    pub args: [u64; 8],
+    /// Number of the hop.
+    pub hop: u32,
+}
+
+impl Hit {
+    /// An argument by position; 0 when there is none at it.
+    #[inline(always)]
+    pub fn arg(&self, position: u8) -> u64 {
+        let at = usize::from(position);
+        // Masked, since the verifier has to be shown the bound.
+        if at < self.args.len() { self.args[at & 7] } else { 0 }
+    }
 }
 
 /// Where the headers were found, as offsets from the network header; and the payload, from `skb->head`.

@@ -18,6 +18,7 @@ mod facts;
 mod filters;
 mod gallery;
 mod host;
+mod hostile;
 mod napi;
 mod parts;
 mod path;

@@ -18,7 +18,7 @@ use thiserror::Error;
 use super::{
     attach::{Links, attach_all},
     counters::{HopCounters, add},
-    misses, verify,
+    misses, tails,
 };
 use crate::{
     hops::{Backend, Hop, Plan},
@@ -113,6 +113,7 @@ impl Capture {
             .override_global("FILTER", &settings.filter, true)
             .map_max_entries("EVENTS", settings.ring_size)
             .load(OBJECT)?;
+        tails::load_followers(&mut ebpf, plan.backend)?;
         let wanted: Vec<&'static Hop> = plan.attached().collect();
         let mut programs: BTreeMap<String, _> =
             ebpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
@@ -133,10 +134,10 @@ impl Capture {
             misses::load(&mut ebpf);
         }
         if settings.filter.verify != 0 {
-            verify::load(&mut ebpf, plan.backend)?;
+            tails::load_digesters(&mut ebpf, plan.backend)?;
         }
         if settings.filter.snaplen != 0 {
-            verify::load_copiers(&mut ebpf, plan.backend)?;
+            tails::load_copiers(&mut ebpf, plan.backend)?;
         }
         let stats = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled");
         let run_counts = stats.is_ok_and(|value| value.trim() != "0");

@@ -5,7 +5,7 @@ mod counters;
 mod load;
 mod misses;
 mod ring;
-mod verify;
+mod tails;
 
 pub use counters::{HopCounters, Totals};
 pub use load::{Capture, CaptureError, Settings, Watched};

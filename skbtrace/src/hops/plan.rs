@@ -153,7 +153,7 @@ fn args(hop: &Hop, params: Option<&[Param]>) -> HopArgs {
     }
     let tracepoint = hop.probe == Probe::Tracepoint;
     let at = |position: Option<u8>| position.unwrap_or(NO_ARG);
-    HopArgs {
+    let args = HopArgs {
         // Of two packets, the first takes the second's bytes.
         skb: nth(skb, usize::from(hop.other.is_some())).unwrap_or(hop.skb.arg),
         dev_from,
@@ -169,8 +169,17 @@ fn args(hop: &Hop, params: Option<&[Param]>) -> HopArgs {
         copied_from: at(hop.copied.map(|(from, _)| from)),
         copied: at(hop.copied.map(|(_, len)| len)),
         ack: at(hop.ack),
+        count: 0,
         flags,
-    }
+    };
+    HopArgs { count: count(&args), ..args }
+}
+
+/// How many arguments it takes to have all that these are about.
+fn count(args: &HopArgs) -> u8 {
+    let HopArgs { skb, dev, dev2, sock, reason, location, other, state, copied_from, copied, ack, .. } = *args;
+    let positions = [skb, dev, dev2, sock, reason, location, other, state, copied_from, copied, ack];
+    positions.into_iter().filter(|position| *position != NO_ARG).max().map_or(0, |last| last + 1)
 }
 
 fn source(device: DeviceAt, find: &impl Fn(Param) -> Option<u8>) -> (u8, u8) {
@@ -230,6 +239,6 @@ mod tests {
         let new = args(row(HopId::KfreeSkb), Some(&[Param::Skb, Param::Address, Param::Reason, Param::Sock]));
         assert_eq!((new.reason, new.location), (2, 1));
         let release = args(row(HopId::SkbReleaseHeadState), Some(&[Param::Skb]));
-        assert_eq!(release, HopArgs { skb: 0, flags: hop_flags::END, ..HopArgs::UNUSED });
+        assert_eq!(release, HopArgs { skb: 0, count: 1, flags: hop_flags::END, ..HopArgs::UNUSED });
     }
 }

@@ -10,7 +10,7 @@ use super::order::Order;
 use super::payload::{Change, Payload};
 use super::twice::duplicated;
 use super::words::{Class, Span};
-use crate::hops::Role;
+use crate::hops::{Role, hop};
 use crate::trace::{Outcome, Packet, Reasons, Step};
 
 /// So many findings are told apart; there is no place for more to come from but a hostile recording.
@@ -39,14 +39,17 @@ impl Findings {
     pub fn observe(&mut self, packet: &Packet, payload: &Payload, symbol: &dyn Fn(u64) -> Option<String>) {
         let Some(number) = packet.number else { return };
         self.packets += 1;
-        if let Payload::Garbled(change) = payload {
-            if let Some((finding, at_ns)) = garbled(packet, change) {
-                self.note(finding, Sighting { number, at_ns });
-            }
-        } else if !matches!(packet.verdict(), Outcome::Incomplete { .. })
-            && let Some((finding, at_ns)) = dropped(packet, &self.reasons, symbol)
+        let is_garbled = matches!(payload, Payload::Garbled(_));
+        if let Payload::Garbled(change) = payload
+            && let Some((finding, at_ns)) = garbled(packet, change)
         {
+            self.note(finding, Sighting { number, at_ns });
+        }
+        if !matches!(packet.verdict(), Outcome::Incomplete { .. })
+            && let Some((finding, at_ns)) = dropped(packet, &self.reasons, symbol)
             // A packet that was garbled and then dropped for it has been told of.
+            && !(is_garbled && may_be_for_its_bytes(&finding))
+        {
             self.note(finding, Sighting { number, at_ns });
         }
         if let Some((finding, at_ns)) = duplicated(packet) {
@@ -105,6 +108,17 @@ impl Findings {
         }
         all.sort_by_key(|finding| (finding.class, std::cmp::Reverse(finding.count), finding.first_ns));
         all
+    }
+}
+
+/// Whether a packet may have been dropped because its bytes did not fit its checksum any more: by whoever received it. A kernel
+/// that names no reason leaves that open.
+fn may_be_for_its_bytes(finding: &Finding) -> bool {
+    let Detail::Dropped { reason, .. } = &finding.detail else { return false };
+    let received = |at| matches!(hop(at).role, Role::Receive | Role::Transport | Role::Socket | Role::Copy);
+    match reason {
+        Some(reason) => reason.contains("CSUM"),
+        None => matches!(finding.span, Span::At(at) if received(at)),
     }
 }
 

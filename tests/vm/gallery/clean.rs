@@ -77,7 +77,8 @@ fn fifty_thousand_packets_and_not_one_finding() {
     assert_eq!(summary["findings"], Value::Array(Vec::new()), "{summary:#}");
     assert_eq!(summary["garbled"], 0, "{summary:#}");
     // TCP refuses what it has already: a sender that it answers late sends again.
-    let again = ["TCP_OLD_DATA", "TCP_OLD_SEQUENCE", "TCP_INVALID_SEQUENCE", "TCP_RFC7323_PAWS"];
+    let again =
+        ["TCP_OLD_DATA", "TCP_OLD_SEQUENCE", "TCP_INVALID_SEQUENCE", "TCP_RFC7323_PAWS", "TCP_RFC7323_PAWS_ACK"];
     let reasons = summary["drop_reasons"].as_array().unwrap();
     let is_known = |drop: &Value| drop["reason"].as_str().is_some_and(|reason| again.contains(&reason));
     assert!(reasons.iter().all(is_known), "{summary:#}");

@@ -195,6 +195,33 @@ fn a_payload_that_changes_is_found_once_per_place() {
 }
 
 #[test]
+fn what_is_garbled_and_then_dropped_is_both_unless_it_was_dropped_for_it() {
+    let classes = |is_received: bool, reason| {
+        let mut trip = bridged(&mut Lab::new(), 1, |trip| trip);
+        if is_received {
+            trip = trip.hop(HopId::NetDevStartXmit, 100, PEER1, 106).hop(HopId::VethXmit, 100, PEER1, 106).to(VETH1);
+            trip = trip.hop(HopId::NetifRxInternal, 900, VETH1, 92).hop(HopId::IpLocalDeliver, 900, VETH1, 92);
+        }
+        let events = trip.dropped(900, 1, reason).events;
+        let bytes = |event: &Event| if event.hop < HopId::BrForward as u16 { b"as sent!" } else { b"garbled!" };
+        let digest = |event: &Event| match event.flags & EventFlags::END {
+            0 => digest_of(8, bytes(event)),
+            _ => Digest::default(),
+        };
+        found_with(&events, None, digest).iter().map(|finding| finding.class).collect::<Vec<_>>()
+    };
+    let both = [Class::Garbled, Class::Dropped];
+    // A rule on its way, and a queue there, before anybody looks at a checksum; a socket that is full.
+    assert_eq!(classes(false, Some(REASON_NETFILTER)), both);
+    assert_eq!(classes(false, None), both);
+    assert_eq!(classes(true, Some(REASON_RCVBUFF)), both);
+    // The checksum itself; and whoever may have looked at it, where the kernel does not say why.
+    for reason in [Some(11), Some(2), None] {
+        assert_eq!(classes(true, reason), [Class::Garbled], "{reason:?}");
+    }
+}
+
+#[test]
 fn only_what_waits_in_a_queue_is_late() {
     let mut lab = Lab::new();
     let [finding] = &found(&[queued(&mut lab, 1, 300_000_000), queued(&mut lab, 2, 310_000_000)].concat())[..] else {

@@ -1,5 +1,5 @@
-//! The programs that copy what is behind a packet's linear area and that digest payloads: the programs of the hops go on in
-//! them, so they only have to be put where those look.
+//! The programs that the programs of the hops go on in: they follow a packet, copy what is behind its linear area, and digest its
+//! payload. They only have to be put where the others look.
 
 use aya::{
     Ebpf,
@@ -20,6 +20,16 @@ struct Tail {
     level: Level,
     variants: &'static [&'static str],
 }
+
+/// Those that follow a packet.
+const FOLLOWERS: [Tail; 6] = [
+    Tail { only: Some(Backend::Kprobe), map: "FOLLOW_PROBE", level: Level::Kprobe, variants: &["follow_probe"] },
+    Tail { only: None, map: "FOLLOW_TRACEPOINT", level: Level::Drop, variants: &["follow_drop"] },
+    Tail { only: None, map: "FOLLOW_TRACEPOINT", level: Level::Consume, variants: &["follow_consume"] },
+    Tail { only: None, map: "FOLLOW_TRACEPOINT", level: Level::Softirq, variants: &["follow_softirq"] },
+    Tail { only: Some(Backend::Tracepoint), map: "FOLLOW_TRACEPOINT", level: Level::Read, variants: &["follow_read"] },
+    Tail { only: Some(Backend::Tracepoint), map: "FOLLOW_TRACEPOINT", level: Level::Tcp, variants: &["follow_tcp"] },
+];
 
 /// Those that digest: the first variant needs bpf_loop (Linux 5.17).
 const DIGESTERS: [Tail; 3] = [
@@ -52,6 +62,14 @@ const COPIERS: [Tail; 5] = [
     Tail { only: Some(Backend::Tracepoint), map: "COPY_TRACEPOINT", level: Level::Read, variants: &["copy_read"] },
 ];
 
+/// Loads those that follow a packet, and puts them where the hops look.
+///
+/// # Errors
+/// When the kernel refuses one.
+pub(super) fn load_followers(ebpf: &mut Ebpf, backend: Backend) -> Result<(), CaptureError> {
+    load_tails(ebpf, backend, &FOLLOWERS)
+}
+
 /// Loads those that copy, and puts them where the hops look.
 ///
 /// # Errors
@@ -64,7 +82,7 @@ pub(super) fn load_copiers(ebpf: &mut Ebpf, backend: Backend) -> Result<(), Capt
 ///
 /// # Errors
 /// When it takes none of the variants of one.
-pub(super) fn load(ebpf: &mut Ebpf, backend: Backend) -> Result<(), CaptureError> {
+pub(super) fn load_digesters(ebpf: &mut Ebpf, backend: Backend) -> Result<(), CaptureError> {
     load_tails(ebpf, backend, &DIGESTERS)
 }
 
