@@ -227,13 +227,14 @@ fn hops(packet: &trace::Packet, source: Option<&trace::Step>, diff: bool, names:
     let changed = |(index, step): (usize, &trace::Step)| {
         let changed = known.next_step(step);
         let changed = diff.then(|| changed.iter().map(|changed| change(changed, names)).collect());
-        Hop { changed, ..hop(packet, index, names) }
+        Hop { changed, ..hop(packet, index, source, names) }
     };
     packet.steps.iter().enumerate().map(changed).collect()
 }
 
-fn hop(packet: &trace::Packet, index: usize, names: &dyn Names) -> Hop {
+fn hop(packet: &trace::Packet, index: usize, source: Option<&trace::Step>, names: &dyn Names) -> Hop {
     let step = &packet.steps[index];
+    let before = index.checked_sub(1).map_or(source, |before| packet.steps.get(before));
     let event = &step.event;
     let device = |key: DeviceKey, name| Device {
         name: device_name(name, key.ifindex),
@@ -270,7 +271,7 @@ fn hop(packet: &trace::Packet, index: usize, names: &dyn Names) -> Hop {
         vlan: (event.vlan_tci != 0).then_some(event.vlan_tci & 0xfff),
         mark: event.mark,
         layer: step.layer,
-        flow: enters_layer(packet, index).then(|| trace::Flow::of(event)).flatten().map(flow_of),
+        flow: (step.tunnels_since(before) != 0).then(|| trace::Flow::of(event)).flatten().map(flow_of),
         ttl: (event.flags & EventFlags::L3 != 0).then_some(event.ttl),
         accepted: packet.netfilter_accepted(index),
         netfilter: (event.nf_family != 0).then(|| hook_name(event)),
@@ -278,12 +279,6 @@ fn hop(packet: &trace::Packet, index: usize, names: &dyn Names) -> Hop {
         read_failed: event.flags & EventFlags::READ_FAILED != 0,
         changed: None,
     }
-}
-
-/// Whether the packet has other headers from here on, by a tunnel.
-fn enters_layer(packet: &trace::Packet, index: usize) -> bool {
-    let before = index.checked_sub(1).map_or(0, |before| packet.steps[before].layer);
-    packet.steps[index].layer != before
 }
 
 fn checksum_of(sums: Checksums) -> Checksum {

@@ -113,7 +113,7 @@ fn trace(faults: &[&'static Fault], scenario: Scenario, program: &Path, stop: &A
         }
     }
     for fault in faults {
-        let seen = show::run(fault, stop)?;
+        let seen = show::run(fault, faults.len() == 1, stop)?;
         traffic.extend(seen.lines);
         shown &= seen.effect;
     }

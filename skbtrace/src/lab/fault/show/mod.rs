@@ -150,11 +150,12 @@ struct Notice {
     lines: Vec<String>,
 }
 
-/// Sends the traffic that shows a fault, whether the fault is in place or not.
+/// Sends the traffic that shows a fault, whether the fault is in place or not. `alone`: no other fault is in place, so that what a
+/// fault lets through must be intact.
 ///
 /// # Errors
 /// When the traffic cannot be sent: a namespace or an address is missing.
-pub fn run(fault: &Fault, stop: &AtomicBool) -> Result<Seen, Error> {
+pub fn run(fault: &Fault, alone: bool, stop: &AtomicBool) -> Result<Seen, Error> {
     let Show { by, effect } = fault.show;
     let read = |counter: Counter| counter.read(fault);
     let before = match effect {
@@ -171,7 +172,7 @@ pub fn run(fault: &Fault, stop: &AtomicBool) -> Result<Seen, Error> {
     };
     let effect = match effect {
         Effect::Corrupt => notice.corrupt > 0,
-        Effect::Lost => notice.lost && notice.corrupt == 0,
+        Effect::Lost => notice.lost && (!alone || notice.corrupt == 0),
         Effect::Duplicate => notice.duplicate > 0,
         Effect::Reordered => notice.reordered > 0,
         Effect::Late(least) => notice.fastest_milliseconds.is_some_and(|fastest| fastest >= least),
@@ -205,7 +206,8 @@ fn from_traffic(args: Traffic, stop: &AtomicBool) -> Result<Notice, Error> {
     };
     Ok(Notice {
         corrupt: report.corrupt,
-        duplicate: report.duplicate,
+        // Whose bytes another fault has changed cannot be told from one that was never sent.
+        duplicate: report.duplicate.max(report.received.saturating_sub(args.count)),
         reordered: report.reordered,
         lost: report.received < args.count,
         fastest_milliseconds: None,
