@@ -65,7 +65,7 @@ pub struct Part {
     pub id: u64,
     /// Bytes of L4 payload that it brought.
     pub payload_len: u32,
-    /// The last digest of its payload.
+    /// The last digest of its payload, unless something was missed behind it.
     pub digest: Option<Digest>,
 }
 
@@ -124,6 +124,12 @@ impl Step {
     #[must_use]
     pub fn tunnels_since(&self, before: Option<&Step>) -> i8 {
         before.map_or(0, |before| self.layer.saturating_sub(before.layer))
+    }
+
+    /// Whether the kernel was skipping probes here: hops right before and right behind this one may have been missed.
+    #[must_use]
+    pub fn is_nested(&self) -> bool {
+        self.event.flags & EventFlags::NESTED != 0
     }
 
     /// Whether the `sk_buff` is freed here.

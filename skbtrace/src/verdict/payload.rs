@@ -5,7 +5,7 @@
 //! cannot be compared, because something between was not seen, is left open. Inside a tunnel a packet's payload is another,
 //! tunnel headers included: each is compared with its own.
 
-use skbtrace_common::{Digest, EventFlags, HopId};
+use skbtrace_common::{Digest, HopId};
 
 use super::digest::{Place, is_whole, locate, sum};
 use crate::trace::{Outcome, Packet, Step};
@@ -105,12 +105,13 @@ fn walk<'a>(packet: &'a Packet, inherited: Bases<'a>, found: &mut Found) {
     found.open |= matches!(packet.outcome, Outcome::Incomplete { .. });
     let mut bases = inherited;
     for (index, step) in packet.steps.iter().enumerate() {
-        if step.missing > 0 || step.event.flags & EventFlags::NESTED != 0 {
-            // What was not seen may have changed it: nothing is said across the gap.
+        if step.missing > 0 || step.is_nested() {
+            // What was not seen may have changed it: nothing is said across the gap, nor across the two beside a step around which
+            // hops were skipped.
             found.open |= bases.last.is_some();
             bases = Bases::default();
         }
-        if is_whole(&step.digest) && is_comparable(step) {
+        if is_whole(&step.digest) && is_comparable(step) && !step.is_nested() {
             let here = Base::of(packet, step);
             if let Some(base) = bases.replace(here) {
                 compare(packet, base, here, found);
@@ -204,7 +205,7 @@ fn cut(packet: &Packet, base: Base<'_>, own: Option<Base<'_>>, found: &mut Found
 
 fn first(packet: &Packet, layer: i8) -> Option<Base<'_>> {
     let step = packet.steps.iter().find(|step| is_whole(&step.digest) && step.layer == layer)?;
-    (step.missing == 0).then(|| Base::of(packet, step))
+    (step.missing == 0 && !step.is_nested()).then(|| Base::of(packet, step))
 }
 
 #[cfg(test)]

@@ -128,23 +128,32 @@ fn nothing_is_said_across_a_gap() {
 fn nothing_is_said_across_skipped_probes() {
     let mut events = Lab::new().tcp_data(1, 100, 300);
     events[9].flags |= EventFlags::NESTED;
-    let packets = stitch(&events, |n, event| {
-        let mut bytes = faithful(event)?;
-        bytes[0] ^= u8::from(n >= 9);
-        Some(bytes)
-    });
-    assert_eq!(payload(&packets[0]), Payload::Unverified);
+    // Before the hop that had the others skipped as well as behind it.
+    for changed in [9, 10] {
+        let packets = stitch(&events, |n, event| {
+            let mut bytes = faithful(event)?;
+            bytes[0] ^= u8::from(n >= changed);
+            Some(bytes)
+        });
+        assert_eq!(payload(&packets[0]), Payload::Unverified, "{changed}");
+    }
 }
 
 /// Two segments, the second of which TCP appends to the first before a process reads both.
 fn coalesced(garble: impl Fn(&mut Vec<u8>)) -> Vec<Packet> {
+    coalesced_from(|_| {}, garble)
+}
+
+/// The same; `seen` is done to the event at which it is appended.
+fn coalesced_from(seen: impl Fn(&mut Event), garble: impl Fn(&mut Vec<u8>)) -> Vec<Packet> {
     let mut lab = Lab::new();
     let first = lab.tcp_data(1, 100, 300);
     let mut second = lab.tcp_data(2, 400, 50);
     second.truncate(second.len() - 2);
     let last = *second.last().unwrap();
-    let merge =
+    let mut merge =
         Event { hop: HopId::TcpTryCoalesce as u16, step: last.step + 1, other: 1, time_ns: last.time_ns + 9, ..last };
+    seen(&mut merge);
     let flags = last.flags | EventFlags::END;
     let end =
         Event { hop: HopId::KfreeSkbPartial as u16, step: last.step + 2, time_ns: last.time_ns + 20, flags, ..last };
@@ -173,6 +182,16 @@ fn what_is_read_is_the_segment_and_what_was_appended_to_it() {
     let whole = garbled.iter().find(|packet| packet.id == 1).unwrap();
     assert_eq!(change(whole).after.hop, HopId::SkbCopyDatagramIter);
     assert_eq!(change(whole).place, None, "only the sum of both is known");
+}
+
+#[test]
+fn nothing_is_said_of_what_was_appended_behind_a_gap() {
+    let gap = |event: &mut Event| event.flags |= EventFlags::NESTED;
+    let changed = |bytes: &mut Vec<u8>| bytes[320] ^= 4;
+    for packets in [coalesced_from(gap, changed), coalesced_from(gap, |_| {})] {
+        let whole = packets.iter().find(|packet| packet.id == 1).unwrap();
+        assert_eq!(payload(whole), Payload::Unverified);
+    }
 }
 
 #[test]
