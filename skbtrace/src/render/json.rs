@@ -23,8 +23,8 @@ use crate::trace::{self, Cause, Outcome};
 use crate::verdict::{self, Checksums, Explained, Known, Place, checksums};
 use finding::finding_of;
 use line::{
-    Branch, Bytes, Checksum, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Pair, Part,
-    Payload, Process, Site, Summary, Tcp, Times,
+    Branch, Bytes, Checksum, Device, DropReason, End, Event, Flow, Gap, Garbling, Gso, Hop, Icmp, Line, Packet, Pair,
+    Part, Payload, Process, Site, Summary, Tcp, Times,
 };
 
 /// Version of the format: it rises when a field changes its meaning or goes, not when one is added.
@@ -183,22 +183,26 @@ fn packet_of(
 }
 
 fn payload_of(packet: &trace::Packet, payload: &verdict::Payload) -> Option<Payload> {
-    let site =
-        |site: &verdict::Site| Site { packet: format!("{:#x}", site.packet), hop: site.hop.name(), step: site.step };
     match payload {
         verdict::Payload::Unverified => None,
         verdict::Payload::Same { hops } => Some(Payload::Same { hops: *hops }),
-        verdict::Payload::Garbled(change) => {
-            let (offset, difference, to) = match change.place {
-                Some(Place::Byte { offset, difference }) => (Some(offset), Some(difference), Some(offset + 1)),
-                Some(Place::Range { from, to }) => (Some(from), None, Some(to)),
-                None => (None, None, None),
-            };
-            let bytes = bytes_of(packet, change);
-            let (before, after) = (site(&change.before), site(&change.after));
-            Some(Payload::Garbled { before, after, offset, to, difference, bytes })
+        verdict::Payload::Garbled(changes) => {
+            let change = |change| garbling_of(packet, change);
+            Some(Payload::Garbled { first: change(changes.first()), again: changes.more().map(change).collect() })
         }
     }
+}
+
+fn garbling_of(packet: &trace::Packet, change: &verdict::Change) -> Garbling {
+    let site =
+        |site: &verdict::Site| Site { packet: format!("{:#x}", site.packet), hop: site.hop.name(), step: site.step };
+    let (offset, difference, to) = match change.place {
+        Some(Place::Byte { offset, difference }) => (Some(offset), Some(difference), Some(offset + 1)),
+        Some(Place::Range { from, to }) => (Some(from), None, Some(to)),
+        None => (None, None, None),
+    };
+    let (before, after) = (site(&change.before), site(&change.after));
+    Garbling { before, after, offset, to, difference, bytes: bytes_of(packet, change) }
 }
 
 fn bytes_of(packet: &trace::Packet, change: &verdict::Change) -> Option<Bytes> {

@@ -220,7 +220,8 @@ fn what_is_garbled_and_then_dropped_is_both_unless_it_was_dropped_for_it() {
             trip = trip.hop(HopId::NetifRxInternal, 900, VETH1, 92).hop(HopId::IpLocalDeliver, 900, VETH1, 92);
         }
         let events = trip.dropped(900, 1, reason).events;
-        let bytes = |event: &Event| if event.hop < HopId::BrForward as u16 { b"as sent!" } else { b"garbled!" };
+        let from = events.iter().find(|event| event.hop == HopId::BrForward as u16).unwrap().step;
+        let bytes = |event: &Event| if event.step < from { b"as sent!" } else { b"garbled!" };
         let digest = |event: &Event| match event.flags & EventFlags::END {
             0 => digest_of(8, bytes(event)),
             _ => Digest::default(),

@@ -36,7 +36,7 @@ fn faithful(event: &Event) -> Option<Vec<u8>> {
 
 fn change(packet: &Packet) -> Change {
     match payload(packet) {
-        Payload::Garbled(change) => change,
+        Payload::Garbled(changes) => *changes.first(),
         other => panic!("{other:?}"),
     }
 }
@@ -81,6 +81,37 @@ fn a_tunnel_s_headers_garble_nothing_and_hide_nothing() {
         let change = change(&packet);
         assert_eq!((change.before.hop, change.after.hop), (before, after), "{at}");
     }
+}
+
+#[test]
+fn what_changes_in_a_tunnel_is_told_once() {
+    let (outside, around) = ((HopId::IpOutput, HopId::IpRcv), (HopId::NetDevStartXmit, HopId::NetifRxInternal));
+    // Where the datagram is first seen there is nothing of its own to compare it with.
+    for (at, expected) in [(2, around), (3, outside)] {
+        let (_, packet) = tunnelled(|n, bytes| bytes[20] ^= u8::from(n >= at));
+        let Payload::Garbled(changes) = payload(&packet) else { panic!("garbled") };
+        let hops: Vec<_> = changes.all().map(|change| (change.before.hop, change.after.hop)).collect();
+        assert_eq!(hops, [expected], "{at}");
+    }
+}
+
+#[test]
+fn each_of_those_that_write_to_a_packet_is_found() {
+    let events = Lab::new().tcp_data(1, 100, 300);
+    let packets = stitch(&events, |n, event| {
+        let mut bytes = faithful(event)?;
+        bytes[20] ^= u8::from(n >= 5);
+        bytes[90] ^= u8::from(n >= 9);
+        Some(bytes)
+    });
+    let Payload::Garbled(changes) = payload(&packets[0]) else { panic!("garbled") };
+    let found: Vec<_> = changes.all().map(|change| (change.before.step, change.after.step)).collect();
+    assert_eq!(found, [(4, 5), (8, 9)]);
+    let offsets = changes.all().map(|change| match change.place {
+        Some(Place::Byte { offset, .. }) => offset,
+        _ => panic!("{change:?}"),
+    });
+    assert_eq!(offsets.collect::<Vec<_>>(), [20, 90]);
 }
 
 #[test]
@@ -256,7 +287,7 @@ fn parts_of_a_segment_add_up_to_it() {
         assert!(packet.was_cut() && packet.branches.len() == 2, "{packet:#?}");
         match payload(packet) {
             Payload::Same { hops } => assert!(!garbled && hops as usize == events.len() - 3, "{hops}"),
-            Payload::Garbled(change) => assert!(garbled && change.before.hop == HopId::SkbSegment, "{change:?}"),
+            Payload::Garbled(all) => assert!(garbled && all.first().before.hop == HopId::SkbSegment, "{all:?}"),
             Payload::Unverified => panic!("{packet:#?}"),
         }
     }
