@@ -104,7 +104,7 @@ fn try_out(fault: &'static Fault, before: &mut BTreeSet<String>) -> Result<(), S
         return Err(format!("in place: {names:?}"));
     }
     let changed = settings() != *before;
-    let seen = fault::show::run(fault, true, &GO);
+    let seen = fault::show::run(fault, &GO);
     let cleared = fault::clear().map_err(said)?;
     let seen = seen.map_err(said)?;
     if !seen.effect {

@@ -102,13 +102,14 @@ fn inject(fault: &'static Fault, also: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn show(name: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
-    let in_place = fault::in_place()?.1;
-    let fault = match (name, in_place.as_slice()) {
-        (Some(name), _) => fault::find(name)?,
-        (None, [one]) => fault::find(&one.name)?,
-        (None, faults) => return Err(fault::Error::WhichOne(faults.len()).into()),
+    let fault = match name {
+        Some(name) => fault::find(name)?,
+        None => match fault::in_place()?.1.as_slice() {
+            [one] => fault::find(&one.name)?,
+            faults => return Err(fault::Error::WhichOne(faults.len()).into()),
+        },
     };
-    let seen = fault::show::run(fault, in_place.len() < 2, &*stop_flag()?)?;
+    let seen = fault::show::run(fault, &*stop_flag()?)?;
     let mut lines = seen.lines.clone();
     if json {
         lines = vec![serde_json::to_string(&seen)?];

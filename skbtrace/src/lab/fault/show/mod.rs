@@ -150,12 +150,11 @@ struct Notice {
     lines: Vec<String>,
 }
 
-/// Sends the traffic that shows a fault, whether the fault is in place or not. `alone`: no other fault is in place, so that what a
-/// fault lets through must be intact.
+/// Sends the traffic that shows a fault, whether the fault is in place or not.
 ///
 /// # Errors
 /// When the traffic cannot be sent: a namespace or an address is missing.
-pub fn run(fault: &Fault, alone: bool, stop: &AtomicBool) -> Result<Seen, Error> {
+pub fn run(fault: &Fault, stop: &AtomicBool) -> Result<Seen, Error> {
     let Show { by, effect } = fault.show;
     let read = |counter: Counter| counter.read(fault);
     let before = match effect {
@@ -172,7 +171,7 @@ pub fn run(fault: &Fault, alone: bool, stop: &AtomicBool) -> Result<Seen, Error>
     };
     let effect = match effect {
         Effect::Corrupt => notice.corrupt > 0,
-        Effect::Lost => notice.lost && (!alone || notice.corrupt == 0),
+        Effect::Lost => notice.lost && notice.corrupt == 0,
         Effect::Duplicate => notice.duplicate > 0,
         Effect::Reordered => notice.reordered > 0,
         Effect::Late(least) => notice.fastest_milliseconds.is_some_and(|fastest| fastest >= least),
@@ -206,8 +205,7 @@ fn from_traffic(args: Traffic, stop: &AtomicBool) -> Result<Notice, Error> {
     };
     Ok(Notice {
         corrupt: report.corrupt,
-        // Whose bytes another fault has changed cannot be told from one that was never sent.
-        duplicate: report.duplicate.max(report.received.saturating_sub(args.count)),
+        duplicate: report.duplicate,
         reordered: report.reordered,
         lost: report.received < args.count,
         fastest_milliseconds: None,
