@@ -152,7 +152,7 @@ fn limit(before: &Step, after: &Step) -> Option<(u64, Option<Queue>)> {
         (HopId::IpOutput | HopId::Ip6Output, HopId::DevQueueXmit) => Some((SLOW_NS, None)),
         (HopId::NfHookSlow, HopId::DevQueueXmit) => Some((SLOW_NS, None)),
         // A program decides (NFQUEUE), in its own time.
-        (HopId::NfHookSlow, _) if was_handed_on(before, after) => Some((SLOW_NS, None)),
+        (HopId::NfHookSlow, _) if goes_on_elsewhere(before, after) => Some((SLOW_NS, None)),
         _ => match after.waited {
             Some(queue @ (Queue::Backlog | Queue::VethRing)) => Some((SLOW_NS, Some(queue))),
             _ => None,
@@ -171,16 +171,19 @@ pub(super) fn leaves_queue(step: &Step) -> bool {
 }
 
 /// Whether somebody else goes on with the packet than whoever had it before: another context, another thread, or, in interrupts,
-/// another CPU. A function that is merely slow, or was interrupted, goes on where it was.
-fn was_handed_on(before: &Step, after: &Step) -> bool {
+/// another CPU. A function that is merely slow, or was interrupted, goes on where it was; so does one whose whole CPU stood still,
+/// as that of a virtual machine may.
+fn goes_on_elsewhere(before: &Step, after: &Step) -> bool {
     match (before.context(), after.context()) {
         (Some(Context::PROCESS), Some(Context::PROCESS)) => before.event.tid != after.event.tid,
-        (Some(old), Some(new)) if old == new => {
-            // In a softirq nothing but a hard interrupt comes between, and that does not take this long.
-            before.event.cpu != after.event.cpu
-                || after.event.time_ns.saturating_sub(before.event.time_ns) >= SLOW_QUEUE_NS
-        }
-        (Some(_), Some(_)) => true,
+        (Some(old), Some(new)) if old != new => true,
         _ => before.event.cpu != after.event.cpu,
     }
+}
+
+/// Whether a queue had it: somebody else goes on with it, or the same CPU in a softirq so late that it must have been another.
+fn was_handed_on(before: &Step, after: &Step) -> bool {
+    let in_softirq = before.context() == Some(Context::SOFTIRQ) && after.context() == Some(Context::SOFTIRQ);
+    let took_ns = after.event.time_ns.saturating_sub(before.event.time_ns);
+    goes_on_elsewhere(before, after) || (in_softirq && took_ns >= SLOW_QUEUE_NS)
 }

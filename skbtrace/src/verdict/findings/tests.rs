@@ -263,6 +263,16 @@ fn only_what_waits_in_a_queue_is_late() {
         trip
     });
     assert_eq!(found(&arrives(direct).end(HopId::ConsumeSkb, 600).events), []);
+    // Behind a hook it is a program's queue if somebody else goes on, and otherwise a CPU that stood still.
+    let decided = |lab: &mut Lab, id, elsewhere: bool| {
+        let trip = bridged(lab, id, |trip| trip).hop(HopId::NfHookSlow, 900, PEER1, 92);
+        let mut trip = if elsewhere { trip.process(500, "decides") } else { trip };
+        trip.next.time_ns += 900_000_000;
+        arrives(trip.hop(HopId::BrDevQueuePushXmit, 900, PEER1, 92)).end(HopId::ConsumeSkb, 600).events
+    };
+    assert_eq!(found(&decided(&mut lab, 80, false)), []);
+    let spans: Vec<_> = found(&decided(&mut lab, 81, true)).iter().map(|finding| finding.span).collect();
+    assert_eq!(spans, [Span::Between(HopId::NfHookSlow, HopId::BrDevQueuePushXmit)]);
     // What a reader leaves lying is its own business.
     let mut unread = lab.datagram(70, 70).process(401, "receiver");
     unread.next.time_ns += 5_000_000_000;
