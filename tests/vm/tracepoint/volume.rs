@@ -12,7 +12,7 @@ use crate::{
         iperf,
         lab::{CLIENT, Lab, SERVER, device_packets},
         machine::{assert_nothing_attached, sh},
-        pcapng,
+        pcapng::{self, Frame},
         tracer::PROGRAM,
         traffic::PAUSE,
     },
@@ -45,7 +45,7 @@ fn two_thousand_datagrams_are_two_thousand_timelines() {
     let mut packets: BTreeMap<u64, Seen> = BTreeMap::new();
     pcapng::read(&file, |frame| {
         // Addresses of packets whose end is not seen are soon those of other packets, which are read and freed too.
-        if is_late(frame.hop()) && frame.bytes.len() < 14 + 20 + 8 + 64 {
+        if is_late(frame.hop()) && !is_datagram(&frame) {
             return;
         }
         addresses.insert(frame.skb());
@@ -67,6 +67,15 @@ fn two_thousand_datagrams_are_two_thousand_timelines() {
     assert_eq!(paths, [[hop, hop].concat()].into());
 }
 
+/// Whether it is one that the test sent: UDP over IPv4 to the port of the records, and long enough for one.
+fn is_datagram(frame: &Frame) -> bool {
+    let bytes = &frame.bytes;
+    bytes.len() >= 14 + 20 + 8 + 64
+        && bytes[12..14] == [8, 0]
+        && bytes[23] == 17
+        && bytes[36..38] == 8000_u16.to_be_bytes()
+}
+
 /// Hops at which the kernel side cannot tell one packet from the next at its address.
 fn is_late(hop: &str) -> bool {
     matches!(hop, "skb_copy_datagram_iovec" | "kfree_skb" | "consume_skb")
@@ -86,9 +95,12 @@ fn iperf_books(options: &[&str], arguments: &str) -> (BTreeMap<String, u64>, u64
     (books(&done.stdout), counted)
 }
 
-/// Nothing was lost, and hardly anything doubted. That the columns add up has been seen to.
+/// Nothing was lost but hits of a tracepoint in an interrupt of its own program, which the kernel leaves out and counts; and hardly
+/// anything is doubted. That the columns add up has been seen to.
 fn assert_hardly_any_incomplete(books: &BTreeMap<String, u64>) {
-    assert_eq!(lost(books), 0, "{books:#?}");
+    let left_out = books["losses.missed_probes"];
+    assert_eq!(lost(books), left_out, "{books:#?}");
+    assert!(left_out * 10_000 <= books["events"], "{books:#?}");
     assert!(books["incomplete"] * 1000 <= books["packets"], "{books:#?}");
     assert!(books["packets"] > 500, "{books:#?}");
 }
