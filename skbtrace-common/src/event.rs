@@ -24,8 +24,8 @@ impl EventFlags {
     pub const FRAGMENT: u32 = 1 << 8;
     /// The packet goes on in another `sk_buff` from here on: TCP sends a clone of what it keeps.
     pub const MOVED: u32 = 1 << 9;
-    /// This CPU is serving an interrupt that came while a kprobe ran: until it is done, the kernel skips all other kprobes
-    /// there, and hops around this one may have been missed.
+    /// This CPU is serving an interrupt that came while a kprobe ran, or while a system call had a map of BPF's: until it is done,
+    /// the kernel skips all other kprobes there, and hops around this one may have been missed.
     pub const NESTED: u32 = 1 << 10;
     /// A [`Digest`] follows the event in its record, before the bytes of the packet. Its state may still be
     /// [`DigestState::NONE`].

@@ -161,6 +161,9 @@ pub struct Offsets {
     pub current_kprobe: u64,
     /// Per-CPU address of `kprobe_instance`: set where several probes share a place; 0 when unknown.
     pub kprobe_instance: u64,
+    /// Per-CPU address of `bpf_prog_active`, or 0 when unknown: not 0 there while the kernel calls no program of a kprobe
+    /// (kernel/trace/bpf_trace.c, `trace_call_bpf`).
+    pub prog_active: u64,
 }
 
 impl Offsets {

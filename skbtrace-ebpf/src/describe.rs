@@ -60,8 +60,7 @@ fn describe_context(event: &mut Event, probe: bool) {
         return;
     }
     let Some(base) = value::<u64>(offsets.wrapping_add(u64::from(event.cpu) << 3)) else { return };
-    let current_kprobe = offset!(current_kprobe);
-    if !probe && current_kprobe != 0 && value::<u64>(base.wrapping_add(current_kprobe)).unwrap_or(0) != 0 {
+    if !probe && are_probes_skipped(base) {
         event.flags |= EventFlags::NESTED;
     }
     let Some(count) = value::<u32>(base.wrapping_add(offset!(preempt_count))) else { return };
@@ -73,6 +72,16 @@ fn describe_context(event: &mut Event, probe: bool) {
         Context::PROCESS
     };
     event.flags |= EventFlags::CONTEXT;
+}
+
+/// Whether the kernel calls no program of a kprobe on this CPU, whose per-CPU area begins at `base`: an interrupt has come while
+/// one ran, or while a system call had a map.
+#[inline(always)]
+fn are_probes_skipped(base: u64) -> bool {
+    let current_kprobe = offset!(current_kprobe);
+    let prog_active = offset!(prog_active);
+    current_kprobe != 0 && value::<u64>(base.wrapping_add(current_kprobe)).unwrap_or(0) != 0
+        || prog_active != 0 && value::<u32>(base.wrapping_add(prog_active)).unwrap_or(0) != 0
 }
 
 /// The CPU that this program runs on.

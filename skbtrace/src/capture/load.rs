@@ -105,7 +105,11 @@ impl Capture {
         settings: Settings,
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Capture, CaptureError> {
-        let offsets = offsets(host)?;
+        let mut offsets = offsets(host)?;
+        if plan.backend == Backend::Tracepoint {
+            // Whatever keeps the kernel from calling the programs of kprobes is no loss to those of tracepoints.
+            (offsets.current_kprobe, offsets.prog_active) = (0, 0);
+        }
         let args = plan.args();
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &offsets, true)

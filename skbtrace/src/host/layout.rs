@@ -114,6 +114,7 @@ pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
         // Both or none; and of no use without the per-CPU areas.
         current_kprobe: if per_cpu_offset == 0 { 0 } else { running_probe.map_or(0, |(current, _)| current) },
         kprobe_instance: running_probe.map_or(0, |(_, instance)| instance),
+        prog_active: if per_cpu_offset == 0 { 0 } else { host.symbols.data("bpf_prog_active").unwrap_or(0) },
     })
 }
 

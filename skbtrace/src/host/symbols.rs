@@ -36,12 +36,13 @@ pub struct Symbols {
 }
 
 /// The data symbols that anything here asks for.
-const DATA: [&str; 7] = [
+const DATA: [&str; 8] = [
     "__per_cpu_offset",
     "__preempt_count",
     "pcpu_hot",
     "current_kprobe",
     "kprobe_instance",
+    "bpf_prog_active",
     "vmemmap_base",
     "page_offset_base",
 ];
