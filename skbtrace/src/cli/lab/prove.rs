@@ -87,6 +87,7 @@ fn say(name: &str, expected: &[String], proof: &Proof, json: bool) -> anyhow::Re
     if !proof.holds() {
         lines.extend(proof.judgement.wrong.iter().map(|wrong| format!("        wrong     {wrong}")));
         lines.extend(proof.traffic.iter().map(|line| format!("        traffic   {line}")));
+        lines.extend(proof.judgement.witnesses.iter().map(|line| format!("        witness   {line}")));
         if !proof.shown {
             lines.push("        wrong     the traffic did not show the fault".to_owned());
         }

@@ -46,6 +46,8 @@ pub struct Judgement {
     pub found: Vec<Found>,
     /// Sentences.
     pub wrong: Vec<String>,
+    /// Of each finding that should not be, the first packet that it names; and behind them, if there are any, the books.
+    pub witnesses: Vec<Value>,
 }
 
 impl Found {
@@ -123,7 +125,8 @@ pub(super) fn judge(expected: &[(&str, Verdict)], clean: &Flowed, output: &str) 
     let lines = lines.map_err(|error| unreadable(&error.to_string()))?;
     let Some((summary, packets)) = lines.split_last() else { return Err(unreadable("it is empty")) };
     let findings: Vec<&Value> = summary["findings"].as_array().into_iter().flatten().collect();
-    let mut judgement = Judgement { found: findings.iter().map(|one| Found::of(one)).collect(), wrong: Vec::new() };
+    let mut judgement =
+        Judgement { found: findings.iter().map(|one| Found::of(one)).collect(), ..Judgement::default() };
     let mut explained = vec![false; findings.len()];
     for (name, verdict) in expected {
         let mut matched = false;
@@ -137,8 +140,15 @@ pub(super) fn judge(expected: &[(&str, Verdict)], clean: &Flowed, output: &str) 
             judgement.wrong.push(format!("{name} is not found"));
         }
     }
-    let unexplained = judgement.found.iter().zip(&explained).filter(|(_, explained)| !**explained);
-    judgement.wrong.extend(unexplained.map(|(found, _)| format!("found too: {}", found.line())));
+    for ((finding, found), _) in
+        findings.iter().zip(&judgement.found).zip(&explained).filter(|(_, explained)| !**explained)
+    {
+        judgement.wrong.push(format!("found too: {}", found.line()));
+        judgement.witnesses.extend(first_packet(finding, packets).cloned());
+    }
+    if !judgement.witnesses.is_empty() {
+        judgement.witnesses.push(summary.clone());
+    }
     let blamed = packets.iter().filter(|packet| is_blamed(packet) && is_intact(packet, clean)).count();
     if blamed > 0 {
         judgement.wrong.push(format!("{blamed} packets that arrived intact are blamed"));
@@ -154,11 +164,16 @@ fn path(finding: &Value, packets: &[Value]) -> Vec<String> {
         packet["branches"].as_array().into_iter().flatten().for_each(|branch| names(branch, into));
     }
     let mut path = Vec::new();
-    let number = finding["packets"].get(0);
-    if let Some(packet) = packets.iter().find(|packet| packet.get("number").is_some_and(|one| Some(one) == number)) {
+    if let Some(packet) = first_packet(finding, packets) {
         names(packet, &mut path);
     }
     path
+}
+
+/// The first packet that a finding names.
+fn first_packet<'a>(finding: &Value, packets: &'a [Value]) -> Option<&'a Value> {
+    let number = finding["packets"].get(0)?;
+    packets.iter().find(|packet| packet.get("number") == Some(number))
 }
 
 fn is_blamed(packet: &Value) -> bool {
