@@ -1,5 +1,6 @@
 //! The tasks of this repository, as `cargo xtask <task>`.
 
+mod arm64;
 mod cargo;
 mod demo;
 mod gallery;
@@ -108,8 +109,9 @@ fn build_ebpf() -> anyhow::Result<ExitCode> {
     setup::run(false)?;
     let compiler = toolchain::find_compiler().context("no compiler for BPF")?;
     let linker = toolchain::find_linker(&cargo::tools_dirs()?).context("no bpf-linker")?;
-    let target_dir = cargo::target_dir()?.join("ebpf");
-    let object = toolchain::build_object(&compiler, &linker, &cargo::workspace(), &target_dir, std::env::consts::ARCH);
+    let arch = std::env::consts::ARCH;
+    let target_dir = cargo::target_dir()?.join("ebpf").join(arch);
+    let object = toolchain::build_object(&compiler, &linker, &cargo::workspace(), &target_dir, arch);
     println!("{}", object.map_err(anyhow::Error::msg)?.display());
     Ok(ExitCode::SUCCESS)
 }
