@@ -102,13 +102,17 @@ mod tests {
 
     /// All headers of a machine with 2 GiB.
     const X86: &[u8] = include_bytes!("recorded/kcore-6.1-x86_64.elf");
-    /// What the variables of that kernel held.
+    /// The same of one with 4 GiB, some of them above the addresses of devices.
+    const TWO_RANGES: &[u8] = include_bytes!("recorded/kcore-6.12-x86_64.elf");
+    /// What the variables of the first kernel held.
     const RIGHT: Bases = Bases { vmemmap: 0xffff_f54f_0000_0000, page_offset: 0xffff_8ed4_c000_0000 };
 
     #[test]
     fn recorded_headers_tell_what_the_variables_told() {
         assert_eq!(headers_size(&X86[..64]), Some(X86.len()));
         assert_eq!(bases(&parse(X86).unwrap(), 64), Some(RIGHT));
+        let right = Bases { vmemmap: 0xffff_fc14_8000_0000, page_offset: 0xffff_8cb7_c000_0000 };
+        assert_eq!(bases(&parse(TWO_RANGES).unwrap(), 64), Some(right));
         // Were a struct larger, nothing would fit.
         assert_eq!(bases(&parse(X86).unwrap(), 56), None);
         assert_eq!(parse(&X86[..X86.len() - 1]), None);
