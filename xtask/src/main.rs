@@ -68,6 +68,9 @@ struct VmArgs {
     /// A folder of this machine that the command can write to, as /out.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// More parameters for the kernel, such as lockdown=integrity.
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    append: Option<String>,
     /// One word is a line for the shell; more are a program and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -99,6 +102,7 @@ fn run_vm(args: VmArgs) -> anyhow::Result<ExitCode> {
         console: args.console,
         accel: args.accel,
         out: args.out.map(std::path::absolute).transpose()?,
+        append: args.append,
         ..vm::Machine::new(&args.kernel)
     };
     let job = vm::Job { words: args.command, stream: true, ..vm::Job::default() };
