@@ -69,7 +69,7 @@ fn confidentiality_is_named_and_nothing_is_attached() {
     let hidden = "mount -t tmpfs none /sys/kernel/security;";
     let line = format!("{hidden} exec {PROGRAM} run --iface calmveth1");
     let done = Tracer::spawn_command(Command::new("unshare").args(["--mount", "--", "sh", "-ec", &line])).wait();
-    refused(&done, "skbtrace: ");
+    refused(&done, "this kernel is locked down (confidentiality)");
     let rows = broken(hidden);
     assert!(rows.iter().any(|row| row.contains("BPF programs") && row.contains("memory")), "{rows:#?}");
     assert_nothing_attached();
