@@ -84,6 +84,7 @@ struct Tests<'a> {
 /// Runs tests in a machine and counts them.
 fn boot(machine: &vm::Machine, program: &Path, tests: &Tests<'_>, name: &str, verbose: bool) -> Result<Count> {
     let mut words: Vec<OsString> = vec![program.into(), "--test-threads=1".into(), "--include-ignored".into()];
+    words.push("--show-output".into());
     words.extend(tests.skip.iter().flat_map(|tests| ["--skip", tests]).map(OsString::from));
     words.extend(tests.filters.iter().map(OsString::from));
     let package = cargo::workspace().join("skbtrace");
@@ -118,5 +119,9 @@ fn boot(machine: &vm::Machine, program: &Path, tests: &Tests<'_>, name: &str, ve
         report.show_last_words();
     }
     println!("vm {name}: {} passed, {} failed{remark}", count.passed, count.failed);
+    // What a test measures and asserts nothing of.
+    for figure in stdout.lines().filter_map(|line| line.strip_prefix("figure: ")) {
+        println!("vm {name}: {figure}");
+    }
     Ok(count)
 }
