@@ -20,6 +20,7 @@ mod gallery;
 mod host;
 mod hostile;
 mod lockdown;
+mod matrix;
 mod napi;
 mod parts;
 mod path;

@@ -4,6 +4,7 @@ mod arm64;
 mod cargo;
 mod demo;
 mod gallery;
+mod matrix;
 mod native;
 mod setup;
 mod test;

@@ -46,6 +46,9 @@ pub struct Args {
     /// On real kernels, also put in place every fault of the gallery, one after another: some ten minutes more on each.
     #[arg(long)]
     gallery: bool,
+    /// Write what each kernel gives into README.md's table, instead of saying where the table is out of date.
+    #[arg(long)]
+    write_table: bool,
     /// Only tests whose name contains one of these.
     filters: Vec<String>,
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Result;
 
 use super::{Args, Count, TIMEOUT};
-use crate::{cargo, vm};
+use crate::{cargo, matrix, vm};
 
 /// A machine that is not like the others. One kernel is tried on it: the last of those asked for.
 struct Odd {
@@ -29,12 +29,16 @@ const ODD: [Odd; 3] = [
     Odd { tests: "processors::", append: None, cpus: 24, memory_mib: 4096 },
 ];
 
-/// Runs them all, one machine at a time.
+/// The test that leaves a kernel's row of the table.
+const MATRIX: &str = "matrix::";
+
+/// Runs them all, one machine at a time, and sees to the table of what each kernel gives.
 ///
 /// # Errors
-/// Where a machine cannot be started.
+/// Where a machine cannot be started, or the table not be written.
 pub fn run(kernels: &[&String], program: &Path, args: &Args, interrupted: &AtomicUsize) -> Result<Count> {
     let mut count = Count::default();
+    let mut rows = Vec::new();
     let of_odd: Vec<&str> = ODD.iter().map(|odd| odd.tests).collect();
     let module = |odd: &Odd| odd.tests.split("::").next().unwrap_or_default();
     let is_of_odd = |filter: &String| ODD.iter().any(|odd| filter.starts_with(module(odd)));
@@ -42,15 +46,24 @@ pub fn run(kernels: &[&String], program: &Path, args: &Args, interrupted: &Atomi
     let usual = if !args.filters.is_empty() && args.filters.iter().all(is_of_odd) { &[] } else { kernels };
     for kernel in usual {
         if interrupted.load(Ordering::Relaxed) != 0 {
-            return Ok(count);
+            break;
         }
-        let machine = vm::Machine { timeout: TIMEOUT, ..vm::Machine::new(kernel) };
+        let out = tempfile::tempdir()?;
+        let machine = vm::Machine { timeout: TIMEOUT, out: Some(out.path().to_path_buf()), ..vm::Machine::new(kernel) };
         let mut skip = of_odd.clone();
         if !args.gallery && !args.filters.iter().any(|filter| filter.contains("gallery")) {
             skip.push("gallery::");
         }
         let tests = Tests { filters: &args.filters, skip: &skip, must_run: args.filters.is_empty() };
         count = count.plus(boot(&machine, program, &tests, kernel, args.verbose)?);
+        match std::fs::read_to_string(out.path().join("matrix.json")) {
+            Ok(row) => rows.push((kernel.as_str(), row)),
+            Err(_) if !args.wants(MATRIX) || count.failed > 0 => {}
+            Err(_) => {
+                println!("vm {kernel}: it left no row for the table");
+                count.failed += 1;
+            }
+        }
     }
     for odd in ODD.iter().filter(|odd| args.wants(odd.tests)) {
         let Some(kernel) = kernels.last().filter(|_| interrupted.load(Ordering::Relaxed) == 0) else { break };
@@ -67,6 +80,10 @@ pub fn run(kernels: &[&String], program: &Path, args: &Args, interrupted: &Atomi
         };
         let tests = Tests { filters: &[odd.tests.to_owned()], skip: &[], must_run: true };
         count = count.plus(boot(&machine, program, &tests, &name, args.verbose)?);
+    }
+    let readme = cargo::workspace().join("README.md");
+    if !rows.is_empty() && !matrix::settle(&readme, &rows, args.write_table)? {
+        count.failed += 1;
     }
     Ok(count)
 }
@@ -91,6 +108,7 @@ fn boot(machine: &vm::Machine, program: &Path, tests: &Tests<'_>, name: &str, ve
     let env = [
         ("SKBTRACE_VM", "1"),
         ("SKBTRACE_VM_KERNEL", &machine.kernel),
+        ("SKBTRACE_MATRIX", "/out/matrix.json"),
         // As under cargo: tests may look for their files there.
         ("CARGO_MANIFEST_DIR", &package.to_string_lossy()),
     ];
