@@ -212,6 +212,36 @@ fn many_namespaces_and_devices_are_no_hindrance() {
 
 #[test]
 #[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
+fn a_bridge_whose_module_is_loaded_meanwhile_is_traced() {
+    let _lab = Lab::up("bridge");
+    sh("ip link delete calmbr; modprobe -r br_netfilter; modprobe -r bridge");
+    let tracer = Tracer::start(&["--iface", "calmveth1", "--json"]);
+    assert!(tracer.messages().contains("br_handle_frame: module bridge is not loaded"), "{}", tracer.messages());
+    sh("set -e
+        ip link add calmbr type bridge
+        ip link set calmveth1_peer master calmbr
+        ip link set calmveth2_peer master calmbr
+        ip link set calmbr up");
+    wait_until("its hops join", || tracer.messages().contains("module bridge was loaded: its "));
+    wait_until("the segment is known", || tracer.messages().contains("─[calmbr]─"));
+    datagrams(CLIENT, SERVER, PORT, 3);
+    let done = tracer.interrupt();
+    assert!(!done.stderr.contains("refused") && !done.stderr.contains("start the run again"), "{done:#?}");
+    let trace = done.trace();
+    trace.assert_complete();
+    assert_eq!(trace.of(17).len(), 3, "{trace:#?}");
+    for packet in trace.of(17) {
+        assert_eq!(packet.verdict, "delivered", "{packet:#?}");
+        packet.hop("br_handle_frame");
+        packet.hop("__br_forward");
+    }
+    // Also in the books.
+    assert!(done.stdout.contains("\"hop\":\"br_handle_frame\""), "{done:#?}");
+    assert_nothing_attached();
+}
+
+#[test]
+#[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
 fn a_namespace_may_go_while_it_is_read() {
     let _lab = Lab::up("pair");
     let churn = "while :; do ip netns add skbtrace-churn; ip -n skbtrace-churn link add veth-a type veth peer name veth-b; ip netns delete skbtrace-churn; done";
