@@ -51,9 +51,9 @@ fn build() -> Result<(), String> {
         println!("cargo::rerun-if-changed={}", rustc.display());
     }
 
-    // Beside the profiles, not in them: debug, release and clippy share one build of the kernel side.
-    let target_dir = target_dir.unwrap_or(out_dir.clone()).join("ebpf");
+    // Beside the profiles, not in them: debug, release and clippy share one build of the kernel side for an architecture.
     let arch = var("CARGO_CFG_TARGET_ARCH")?;
+    let target_dir = target_dir.unwrap_or(out_dir.clone()).join("ebpf").join(&arch);
     let object = toolchain::build_object(&compiler, &linker, workspace, &target_dir, &arch)?;
     let embedded = out_dir.join("skbtrace-ebpf.o");
     copy_if_changed(&object, &embedded)?;

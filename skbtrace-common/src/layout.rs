@@ -97,7 +97,7 @@ pub struct Offsets {
     pub frag_len: u32,
     /// See `frag_size`.
     pub frag_offset: u32,
-    /// `sizeof(struct page)`
+    /// Bytes of the array of `struct page` for each 4 KiB of memory: `sizeof(struct page)`, where a page has no more.
     pub page_size: u32,
     /// `dst_entry.dev`
     pub dst_dev: u32,

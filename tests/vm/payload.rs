@@ -9,7 +9,7 @@ use crate::support::{
     machine::{assert_nothing_attached, sh},
     model::Packet,
     pcapng,
-    tracer::{Done, PROGRAM, run},
+    tracer::{Done, PROGRAM, Tracer, run},
     tshark,
 };
 
@@ -39,6 +39,33 @@ fn what_arrives_as_it_was_sent_is_the_same_at_every_hop() {
         // From the sender's first hop to the last before the socket, at the least.
         assert!(payload.verdict == "same" && payload.hops.is_some_and(|hops| hops >= 24), "{packet:#?}");
     }
+}
+
+/// As on a kernel whose symbols are its functions alone: where pages are is then told by /proc/kcore, and by nothing where that is
+/// closed and the layout is randomised.
+#[test]
+#[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
+fn pages_are_found_without_the_kernels_variables() {
+    let _lab = Lab::up("bridge");
+    let hidden =
+        "symbols=$(mktemp); grep -v -e _base$ /proc/kallsyms > $symbols; mount --bind $symbols /proc/kallsyms;";
+    let traffic = format!("{PROGRAM} lab traffic --proto tcp --count 3 --rate 50 || :");
+    let without = |before: &str| {
+        let doctor = sh(&format!("unshare --mount -- sh -ec '{hidden} {before} exec {PROGRAM} doctor'"));
+        let line = format!("{hidden} {before} exec {PROGRAM} run --iface calmveth1 --json -- sh -c '{traffic}'");
+        let done = Tracer::spawn_command(Command::new("unshare").args(["--mount", "--", "sh", "-ec", &line])).wait();
+        let trace = done.trace();
+        let packets = with_payload(&trace.packets).into_iter();
+        let of = |packet: &Packet| packet.payload.as_ref().map_or("none".to_owned(), |payload| payload.verdict.clone());
+        (doctor, packets.map(of).collect::<Vec<_>>())
+    };
+    let (doctor, verdicts) = without("");
+    assert!(doctor.contains("pages by the segments of /proc/kcore"), "{doctor}");
+    assert_eq!(verdicts, ["same"; 3]);
+    let (doctor, verdicts) = without("mount --bind /dev/null /proc/kcore;");
+    assert!(doctor.contains("where pages are is not known"), "{doctor}");
+    assert!(verdicts.len() == 3 && !verdicts.contains(&"same".to_owned()), "{verdicts:?}");
+    assert_nothing_attached();
 }
 
 #[test]

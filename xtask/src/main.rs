@@ -1,8 +1,10 @@
 //! The tasks of this repository, as `cargo xtask <task>`.
 
+mod arm64;
 mod cargo;
 mod demo;
 mod gallery;
+mod matrix;
 mod native;
 mod setup;
 mod test;
@@ -67,6 +69,9 @@ struct VmArgs {
     /// A folder of this machine that the command can write to, as /out.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// More parameters for the kernel, such as lockdown=integrity.
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    append: Option<String>,
     /// One word is a line for the shell; more are a program and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -98,6 +103,7 @@ fn run_vm(args: VmArgs) -> anyhow::Result<ExitCode> {
         console: args.console,
         accel: args.accel,
         out: args.out.map(std::path::absolute).transpose()?,
+        append: args.append,
         ..vm::Machine::new(&args.kernel)
     };
     let job = vm::Job { words: args.command, stream: true, ..vm::Job::default() };
@@ -108,8 +114,9 @@ fn build_ebpf() -> anyhow::Result<ExitCode> {
     setup::run(false)?;
     let compiler = toolchain::find_compiler().context("no compiler for BPF")?;
     let linker = toolchain::find_linker(&cargo::tools_dirs()?).context("no bpf-linker")?;
-    let target_dir = cargo::target_dir()?.join("ebpf");
-    let object = toolchain::build_object(&compiler, &linker, &cargo::workspace(), &target_dir, std::env::consts::ARCH);
+    let arch = std::env::consts::ARCH;
+    let target_dir = cargo::target_dir()?.join("ebpf").join(arch);
+    let object = toolchain::build_object(&compiler, &linker, &cargo::workspace(), &target_dir, arch);
     println!("{}", object.map_err(anyhow::Error::msg)?.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,9 @@
 //! Everything is counted from what the test programs report, and a step that fails without a report counts as one
 //! failure: the last line is never better than the exit status.
 
-use std::ffi::{OsStr, OsString};
+mod machines;
+
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -13,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::{cargo, native, setup, vm};
+use crate::{arm64, cargo, native, setup, vm};
 
 /// How long all tests may take on one kernel.
 const TIMEOUT: Duration = Duration::from_secs(60 * 60);
@@ -32,7 +34,7 @@ pub struct Args {
     /// Kernels to test on, separated by commas; `none` for no machine at all.
     #[arg(long, value_delimiter = ',', default_value = "6.1,6.12")]
     kernels: Vec<String>,
-    /// Leave out rustfmt and clippy.
+    /// Leave out rustfmt and clippy, for this machine and for arm64.
     #[arg(long)]
     no_lint: bool,
     /// On real kernels, test what developers build, not what users run: several times slower there.
@@ -44,8 +46,19 @@ pub struct Args {
     /// On real kernels, also put in place every fault of the gallery, one after another: some ten minutes more on each.
     #[arg(long)]
     gallery: bool,
-    /// Only tests whose name contains this.
-    filter: Option<String>,
+    /// Write what each kernel gives into README.md's table, instead of saying where the table is out of date.
+    #[arg(long)]
+    write_table: bool,
+    /// Only tests whose name contains one of these.
+    filters: Vec<String>,
+}
+
+impl Args {
+    /// Whether a test, or all those whose names begin so, are asked for.
+    fn wants(&self, tests: &str) -> bool {
+        self.filters.is_empty()
+            || self.filters.iter().any(|filter| tests.contains(filter.as_str()) || filter.contains(tests))
+    }
 }
 
 /// Tests that passed and tests that failed.
@@ -103,11 +116,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 if obstacle.is_none() {
                     total = total.plus(natively(program.as_os_str(), args)?);
                 }
-                for kernel in kernels {
-                    if interrupted.load(Ordering::Relaxed) == 0 {
-                        total = total.plus(on_kernel(kernel, program.as_os_str().to_owned(), args)?);
-                    }
-                }
+                total = total.plus(machines::run(&kernels, &program, args, &interrupted)?);
             }
             Err(why) => {
                 println!("vm: {why:#}");
@@ -126,11 +135,21 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// Each failing check counts as one failed test; a passing one as none, for it tests nothing that runs.
 fn lint() -> Result<Count> {
-    let checks: [&[&str]; 2] = [&["fmt", "--all", "--check"], &["clippy", "--all-targets", "--", "-D", "warnings"]];
+    let clippy = ["clippy", "--all-targets"];
+    let strict = ["--", "-D", "warnings"];
+    let mut checks = vec![
+        ("fmt", vec!["fmt", "--all", "--check"]),
+        ("clippy", [&clippy[..], &strict].concat()),
+        ("clippy for arm64", [&clippy[..], &["--target", arm64::TARGET], &strict].concat()),
+    ];
+    if let Some(obstacle) = arm64::obstacle() {
+        println!("lint clippy for arm64: left out: {obstacle}");
+        checks.pop();
+    }
     let mut count = Count::default();
-    for check in checks {
+    for (name, check) in checks {
         let good = cargo::command().args(check).status().context("cargo does not start")?.success();
-        println!("lint {}: {}", check.first().unwrap_or(&""), if good { "ok" } else { "failed" });
+        println!("lint {name}: {}", if good { "ok" } else { "failed" });
         count.failed += u64::from(!good);
     }
     Ok(count)
@@ -139,7 +158,7 @@ fn lint() -> Result<Count> {
 fn unit(args: &Args) -> Result<Count> {
     let mut command = cargo::command();
     command.args(["test", "--workspace", "--exclude", "skbtrace-ebpf", "--no-fail-fast"]);
-    command.args(&args.filter).stdout(Stdio::piped());
+    command.arg("--").args(&args.filters).stdout(Stdio::piped());
     let mut child = command.spawn().context("cargo does not start")?;
     let mut count = Count::default();
     if let Some(stdout) = child.stdout.take() {
@@ -172,11 +191,12 @@ fn natively(program: &OsStr, args: &Args) -> Result<Count> {
     let list = Command::new(program).args(["--list", "--format=terse", NATIVE]).output().context("no list of tests")?;
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
     let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
-    let filter = args.filter.as_deref().unwrap_or_default();
-    let names: Vec<&str> = names.filter(|name| name.starts_with(NATIVE) && name.contains(filter)).collect();
+    let wanted =
+        |name: &&str| args.filters.is_empty() || args.filters.iter().any(|filter| name.contains(filter.as_str()));
+    let names: Vec<&str> = names.filter(|name| name.starts_with(NATIVE)).filter(wanted).collect();
     if names.is_empty() {
         println!("native: none of the tests is asked for");
-        return Ok(Count { passed: 0, failed: u64::from(args.filter.is_none()) });
+        return Ok(Count { passed: 0, failed: u64::from(args.filters.is_empty()) });
     }
     let mut command = Command::new("timeout");
     command.args(["--foreground", "--kill-after=10", &TIMEOUT.as_secs().to_string()]);
@@ -193,49 +213,6 @@ fn natively(program: &OsStr, args: &Args) -> Result<Count> {
         std::io::stderr().write_all(&done.stderr)?;
     }
     println!("native: {} passed, {} failed{remark}", count.passed, count.failed);
-    Ok(count)
-}
-
-fn on_kernel(kernel: &str, program: OsString, args: &Args) -> Result<Count> {
-    let machine = vm::Machine { timeout: TIMEOUT, ..vm::Machine::new(kernel) };
-    let mut words = vec![program, "--test-threads=1".into(), "--include-ignored".into()];
-    let asked_for = args.filter.as_ref().is_some_and(|filter| filter.contains("gallery"));
-    if !args.gallery && !asked_for {
-        words.extend(["--skip", "gallery::"].map(OsString::from));
-    }
-    words.extend(args.filter.iter().map(OsString::from));
-    let package = cargo::workspace().join("skbtrace");
-    let env = [
-        ("SKBTRACE_VM", "1"),
-        ("SKBTRACE_VM_KERNEL", kernel),
-        // As under cargo: tests may look for their files there.
-        ("CARGO_MANIFEST_DIR", &package.to_string_lossy()),
-    ];
-    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let job = vm::Job { words, dir: Some(package), env, stream: args.verbose };
-    let report = vm::run(&machine, &job)?;
-
-    let stdout = String::from_utf8_lossy(&report.stdout);
-    let mut count = Count::of(&stdout).at_least_one_failure(report.ending == vm::Ending::Exited(0));
-    let mut remark = match &report.ending {
-        vm::Ending::Exited(_) => String::new(),
-        vm::Ending::TimedOut => format!(" (not done after {} s)", TIMEOUT.as_secs()),
-        vm::Ending::Died(why) | vm::Ending::NeverBegan(why) => format!(" (the machine died: {why})"),
-        vm::Ending::Interrupted(_) => " (interrupted)".to_owned(),
-    };
-    if count == Count::default() && args.filter.is_none() {
-        // Tests that do not run do not pass.
-        count.failed = 1;
-        remark = " (no test ran)".to_owned();
-    }
-    if count.failed > 0 {
-        if !args.verbose {
-            std::io::stdout().write_all(&report.stdout)?;
-            std::io::stderr().write_all(&report.stderr)?;
-        }
-        report.show_last_words();
-    }
-    println!("vm {kernel}: {} passed, {} failed{remark}", count.passed, count.failed);
     Ok(count)
 }
 

@@ -25,6 +25,13 @@ enum Link {
 /// Every attached hop. Dropping it detaches them all.
 pub struct Links(Vec<Link>);
 
+impl Links {
+    /// Takes in others.
+    pub fn append(&mut self, mut others: Links) {
+        self.0.append(&mut others.0);
+    }
+}
+
 impl Drop for Links {
     fn drop(&mut self) {
         let links = Mutex::new(self.0.drain(..));

@@ -10,13 +10,13 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
-    programs::ProgramError,
+    programs::{Program, ProgramError},
 };
 use skbtrace_common::{AddrKey, Counters, DeviceKey, Filter, SEGMENT_BY_ADDRESS, SEGMENT_MEMBER};
 use thiserror::Error;
 
 use super::{
-    attach::{Links, attach_all},
+    attach::{Links, Refused, attach_all},
     counters::{HopCounters, add},
     misses, tails,
 };
@@ -119,13 +119,7 @@ impl Capture {
             .load(OBJECT)?;
         tails::load_followers(&mut ebpf, plan.backend)?;
         let wanted: Vec<&'static Hop> = plan.attached().collect();
-        let mut programs: BTreeMap<String, _> =
-            ebpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
-        let mut work = Vec::with_capacity(wanted.len());
-        for hop in &wanted {
-            work.push((*hop, programs.remove(hop.name()).ok_or(CaptureError::Missing(hop.name()))?));
-        }
-        let (links, refused) = attach_all(work, &mut progress)?;
+        let (links, refused) = attach_all(programs_of(&mut ebpf, &wanted)?, &mut progress)?;
         if refused.len() == wanted.len() {
             let first = refused.first().map(|(hop, reason)| format!("{}: {reason}", hop.name()));
             return Err(CaptureError::NothingAttached(first.unwrap_or_default()));
@@ -146,6 +140,20 @@ impl Capture {
         let stats = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled");
         let run_counts = stats.is_ok_and(|value| value.trim() != "0");
         Ok(Capture { links: Some(links), ebpf, attached, missed: None, run_counts, watched: Watched::default() })
+    }
+
+    /// Attaches hops that were not there when it began, and returns those that the kernel refuses, with its reason.
+    ///
+    /// # Errors
+    /// When the kernel refuses a program.
+    pub fn attach_more(&mut self, hops: &[&'static Hop]) -> Result<Refused, CaptureError> {
+        let (links, refused) = attach_all(programs_of(&mut self.ebpf, hops)?, &mut |_, _| {})?;
+        if let Some(own) = &mut self.links {
+            own.append(links);
+        }
+        let is_refused = |hop: &&Hop| refused.iter().any(|(other, _)| other.id == hop.id);
+        self.attached.extend(hops.iter().copied().filter(|hop| !is_refused(hop)));
+        Ok(refused)
     }
 
     /// The ring of events; it can be taken once.
@@ -246,6 +254,20 @@ impl Capture {
             recursion_misses(&fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?)
         };
         count().unwrap_or(0)
+    }
+}
+
+/// The programs of these hops.
+fn programs_of<'a>(
+    ebpf: &'a mut Ebpf,
+    hops: &[&'static Hop],
+) -> Result<Vec<(&'static Hop, &'a mut Program)>, CaptureError> {
+    let mut programs: BTreeMap<&str, _> = ebpf.programs_mut().collect();
+    let of = |hop: &&'static Hop| Some((*hop, programs.remove(hop.name())?));
+    let found: Vec<_> = hops.iter().filter_map(of).collect();
+    match hops.iter().find(|hop| !found.iter().any(|(other, _)| other.id == hop.id)) {
+        Some(missing) => Err(CaptureError::Missing(missing.name())),
+        None => Ok(found),
     }
 }
 

@@ -5,7 +5,7 @@ mod hops;
 mod network;
 
 use super::{Facts, Row, State};
-use crate::host::KernelVersion;
+use crate::host::{ARCHITECTURES, KernelVersion};
 
 /// Every check.
 pub(super) const CHECKS: [fn(&Facts) -> Vec<Row>; 18] = [
@@ -46,8 +46,8 @@ fn kernel(facts: &Facts) -> Vec<Row> {
         Some(version) if version < KernelVersion::OLDEST => {
             vec![row("kernel", State::Broken, found, "use Linux 5.10 or later")]
         }
-        _ if facts.machine != "x86_64" => {
-            let fix = "use an x86-64 machine: where arguments and structures are is known for that one only";
+        _ if !ARCHITECTURES.contains(&facts.machine.as_str()) => {
+            let fix = "use an x86-64 or arm64 machine: where functions have their arguments is known for those only";
             vec![row("kernel", State::Broken, found, fix)]
         }
         _ => ok("kernel", found),
@@ -175,7 +175,7 @@ fn structures(facts: &Facts) -> Vec<Row> {
     let mut rows = Vec::new();
     if known.pages.is_none() {
         let found = "where pages are is not known: payload in page frags, as TCP's is, is not compared";
-        let fix = "use a kernel with CONFIG_KALLSYMS_ALL, or boot with nokaslr";
+        let fix = "use a kernel with CONFIG_KALLSYMS_ALL or CONFIG_PROC_KCORE, or boot with nokaslr";
         rows.push(row(name, State::Warning, found, fix));
     }
     if !known.veth_peer && module("veth") {
@@ -187,7 +187,7 @@ fn structures(facts: &Facts) -> Vec<Row> {
         rows.push(row(name, State::Note, "where a bridge's port keeps its device is not known: it is not named", fix));
     }
     if !known.context {
-        let fix = "use a kernel with CONFIG_KALLSYMS_ALL";
+        let fix = "use an x86-64 kernel with CONFIG_KALLSYMS_ALL";
         rows.push(row(name, State::Note, "whether a hop ran in a softirq is not known", fix));
     }
     if rows.is_empty() {

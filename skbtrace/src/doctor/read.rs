@@ -5,7 +5,7 @@ use std::{fs, io::BufRead as _, path::Path};
 
 use aya::{
     programs::{ProgramType, loaded_programs},
-    sys::is_program_supported,
+    sys::{BpfHelper, is_helper_supported, is_program_supported},
 };
 use rustix::{process::geteuid, system::uname};
 use skbtrace_common::Offsets;
@@ -118,22 +118,28 @@ fn switched_on() -> Result<(), String> {
     }
 }
 
-/// Whether a program of the kind that hops are can be loaded.
+/// Whether a program of the kind that hops are can be loaded, and read the kernel's memory.
 fn programs(backend: Backend) -> Result<(), String> {
     let (kind, name) = match backend {
         Backend::Kprobe => (ProgramType::KProbe, "kprobes"),
         Backend::Tracepoint => (ProgramType::RawTracePoint, "raw tracepoints"),
     };
-    match is_program_supported(kind) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(format!("the kernel takes no BPF programs for {name}")),
-        Err(error) => {
-            let mut innermost: &dyn std::error::Error = &error;
-            while let Some(source) = innermost.source() {
-                innermost = source;
-            }
-            Err(format!("the kernel refuses a BPF program: {innermost}"))
+    let refusal = |error: &dyn std::error::Error| {
+        let mut innermost = error;
+        while let Some(source) = innermost.source() {
+            innermost = source;
         }
+        format!("the kernel refuses a BPF program: {innermost}")
+    };
+    match is_program_supported(kind) {
+        Ok(true) => {}
+        Ok(false) => return Err(format!("the kernel takes no BPF programs for {name}")),
+        Err(error) => return Err(refusal(&error)),
+    }
+    match is_helper_supported(kind, BpfHelper::BPF_FUNC_probe_read_kernel) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("the kernel lets no BPF program read its memory: it is locked down".to_owned()),
+        Err(error) => Err(refusal(&error)),
     }
 }
 

@@ -99,7 +99,7 @@ fn of_a_good_machine_everything_is_well() {
 fn what_stops_a_run_is_broken() {
     let spoils: [fn(&mut Facts); 10] = [
         |facts| facts.release = "5.4.0-1-amd64".into(),
-        |facts| facts.machine = "aarch64".into(),
+        |facts| facts.machine = "riscv64".into(),
         |facts| facts.privileges = privileges(CapabilitySet::empty()),
         |facts| facts.btf = Err("/sys/kernel/btf/vmlinux: No such file or directory (os error 2)".into()),
         |facts| facts.lockdown = Some("confidentiality".into()),
@@ -117,7 +117,7 @@ fn what_stops_a_run_is_broken() {
     }
     assert_snapshot!(all, @r#"
     broken kernel: Linux 5.4.0-1-amd64 on x86_64
-    broken kernel: Linux 6.1.0-56-amd64 on aarch64
+    broken kernel: Linux 6.1.0-56-amd64 on riscv64
     broken privileges: root, and without CAP_BPF: it takes that to load BPF programs
     broken privileges: root, and without CAP_PERFMON: it takes that to attach programs to the kernel's functions
     broken privileges: root, and without CAP_SYSLOG: it takes that to see the addresses of the kernel's functions

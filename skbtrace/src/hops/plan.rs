@@ -22,6 +22,9 @@ pub struct Row {
     pub hop: &'static Hop,
     /// What becomes of it.
     pub fate: Fate,
+    /// Its arguments, where it is left out only for want of its module: it may come to be attached while the run goes on. By the
+    /// catalogue alone, for what is not loaded has no types.
+    pub later: Option<HopArgs>,
 }
 
 /// What is attached on this host.
@@ -38,7 +41,15 @@ impl Plan {
     #[must_use]
     pub fn for_host(host: &Host, backend: Backend) -> Plan {
         let hops = CATALOGUE.iter().filter(|hop| hop.is_of(backend));
-        Plan { backend, rows: hops.map(|hop| Row { hop, fate: fate(hop, host) }).collect() }
+        let later = |hop: &Hop, fate: &Fate| {
+            let absent = matches!(fate, Fate::LeftOut(_)) && unloaded(hop, host).is_some();
+            absent.then(|| args(hop, None))
+        };
+        let row = |hop| {
+            let fate = fate(hop, host);
+            Row { hop, later: later(hop, &fate), fate }
+        };
+        Plan { backend, rows: hops.map(row).collect() }
     }
 
     /// What becomes of a hop; `None` when it is not of this backend.
@@ -52,6 +63,11 @@ impl Plan {
         self.rows.iter().filter(|row| matches!(row.fate, Fate::Attach(_))).map(|row| row.hop)
     }
 
+    /// The hops that wait for their module.
+    pub fn awaited(&self) -> impl Iterator<Item = &'static Hop> + '_ {
+        self.rows.iter().filter(|row| row.later.is_some()).map(|row| row.hop)
+    }
+
     /// Leaves a hop out after all.
     pub fn leave_out(&mut self, hop: &Hop, reason: String) {
         for row in self.rows.iter_mut().filter(|row| row.hop.id == hop.id) {
@@ -59,12 +75,13 @@ impl Plan {
         }
     }
 
-    /// What the kernel side is told.
+    /// What the kernel side is told: of the hops that are attached, and of those that may be later.
     #[must_use]
     pub fn args(&self) -> [HopArgs; HOP_COUNT] {
         let mut all = [HopArgs::UNUSED; HOP_COUNT];
         for row in &self.rows {
-            if let Fate::Attach(args) = row.fate {
+            let now = if let Fate::Attach(args) = row.fate { Some(args) } else { None };
+            if let Some(args) = now.or(row.later) {
                 all[row.hop.id as usize] = args;
             }
         }
@@ -115,12 +132,16 @@ fn absence(hop: &Hop, host: &Host) -> String {
     if let Some(variant) = host.symbols.variant(hop.name()) {
         return format!("compiled as {variant}, whose arguments may have moved");
     }
-    match hop.module {
-        Some(module) if !std::path::Path::new("/sys/module").join(module).exists() => {
-            format!("module {module} is not loaded")
-        }
-        _ => "not in this kernel".to_owned(),
+    match unloaded(hop, host) {
+        Some(module) => format!("module {module} is not loaded"),
+        None => "not in this kernel".to_owned(),
     }
+}
+
+/// The module that this hop waits for: its function is not there, nor anything like it, and the module neither.
+fn unloaded(hop: &Hop, host: &Host) -> Option<&'static str> {
+    let module = hop.module.filter(|_| !host.symbols.has(hop.name()) && host.symbols.variant(hop.name()).is_none())?;
+    (!std::path::Path::new("/sys/module").join(module).exists()).then_some(module)
 }
 
 /// Positions of the arguments: by the types of the parameters where BTF has them, else as the catalogue says.
@@ -197,15 +218,37 @@ fn source(device: DeviceAt, find: &impl Fn(Param) -> Option<u8>) -> (u8, u8) {
 
 #[cfg(test)]
 mod tests {
-    use super::args;
+    use super::{Fate, Plan, Row, args};
     use crate::{
-        hops::{Hop, hop},
+        hops::{Backend, Hop, hop},
         host::Param,
     };
     use skbtrace_common::{HopArgs, HopId, NO_ARG, Source, hop_flags};
 
     fn row(id: HopId) -> &'static Hop {
         hop(id)
+    }
+
+    #[test]
+    fn a_hop_that_waits_for_its_module_is_not_attached_and_its_arguments_are_told() {
+        let of = |id, fate, later| Row { hop: row(id), fate, later };
+        let absent = || Fate::LeftOut("module bridge is not loaded".to_owned());
+        let (known, later) = (args(row(HopId::IpRcv), None), args(row(HopId::BrForward), None));
+        let plan = Plan {
+            backend: Backend::Kprobe,
+            rows: vec![
+                of(HopId::IpRcv, Fate::Attach(known), None),
+                of(HopId::BrForward, absent(), Some(later)),
+                of(HopId::BrFlood, absent(), None),
+            ],
+        };
+        let ids = |hops: &mut dyn Iterator<Item = &'static Hop>| hops.map(|hop| hop.id).collect::<Vec<_>>();
+        assert_eq!(ids(&mut plan.attached()), [HopId::IpRcv]);
+        assert_eq!(ids(&mut plan.awaited()), [HopId::BrForward]);
+        let told = plan.args();
+        let of = |id: HopId| told[id as usize];
+        assert_eq!([of(HopId::IpRcv), of(HopId::BrForward)], [known, later]);
+        assert_eq!(of(HopId::BrFlood), HopArgs::UNUSED);
     }
 
     #[test]

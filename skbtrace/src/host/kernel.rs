@@ -2,6 +2,10 @@
 
 use std::{fmt, fs, io, path::Path};
 
+use aya::{
+    programs::ProgramType,
+    sys::{BpfHelper, is_helper_supported},
+};
 use thiserror::Error;
 
 use super::{BtfError, Privileges, symbols::SymbolError};
@@ -94,8 +98,15 @@ pub fn require() -> Result<(Release, Privileges), HostError> {
     if !missing.is_empty() {
         return Err(HostError::NotAllowed { missing: missing.join(", ") });
     }
-    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown");
-    if lockdown.is_ok_and(|lockdown| lockdown.contains("[confidentiality]")) {
+    let locked = match fs::read_to_string("/sys/kernel/security/lockdown") {
+        Ok(lockdown) => lockdown.contains("[confidentiality]"),
+        // In a container nothing may say so; then the kernel's own refusal does.
+        Err(_) => {
+            let read = is_helper_supported(ProgramType::RawTracePoint, BpfHelper::BPF_FUNC_probe_read_kernel);
+            matches!(read, Ok(false))
+        }
+    };
+    if locked {
         return Err(HostError::LockedDown);
     }
     Ok((Release(release), privileges))

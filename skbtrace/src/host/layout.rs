@@ -80,7 +80,7 @@ pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
         frag_page: frag.page,
         frag_len: frag.len,
         frag_offset: frag.offset,
-        page_size: btf.size("page", None).ok_or(LayoutError::NoMember { structure: "page", member: "(its size)" })?,
+        page_size: pages.array_bytes,
         dst_dev: must("dst_entry", "dev")?,
         dev_name: must("net_device", "name")?,
         dev_ifindex: must("net_device", "ifindex")?,

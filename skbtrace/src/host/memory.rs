@@ -5,7 +5,13 @@
 
 use std::fs;
 
-use super::{Host, arch};
+use rustix::param::page_size;
+
+use super::{
+    Host,
+    arch::{self, Bases, Boot},
+    kcore,
+};
 
 /// A base of the memory layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,65 +45,64 @@ pub struct Pages {
     pub vmemmap: Base,
     /// Of the mapping of all memory.
     pub page_offset: Base,
+    /// Bytes of that array for each 4 KiB of memory, which is what the kernel side counts in: the size of a `struct page`, where
+    /// pages have 4 KiB.
+    pub array_bytes: u32,
     /// Where that is from, in a few words; `None`: from nowhere.
     pub source: Option<&'static str>,
 }
 
 impl Pages {
-    /// Those of the running kernel: from its variables where /proc/kallsyms shows data (CONFIG_KALLSYMS_ALL), else the
-    /// architecture's constants if this kernel was not started with a randomised layout.
+    /// Those of the running kernel: from its variables where /proc/kallsyms shows data (CONFIG_KALLSYMS_ALL), else from
+    /// the segments of /proc/kcore, else the architecture's constants if this kernel was not started with a randomised layout.
     #[must_use]
     pub fn of(host: &Host) -> Pages {
+        let size = host.btf.size("page", None);
+        let Some((size, array_bytes)) = size.and_then(|size| Some((size, array_bytes(size, page_size())?))) else {
+            return Pages { vmemmap: Base::Unknown, page_offset: Base::Unknown, array_bytes: 0, source: None };
+        };
         let variables = host.symbols.data("vmemmap_base").zip(host.symbols.data("page_offset_base"));
         if let Some((vmemmap, page_offset)) = variables {
             let [vmemmap, page_offset] = [vmemmap, page_offset].map(Base::Variable);
-            return Pages { vmemmap, page_offset, source: Some("the kernel's variables") };
+            return Pages { vmemmap, page_offset, array_bytes, source: Some("the kernel's variables") };
         }
-        let unknown = Pages { vmemmap: Base::Unknown, page_offset: Base::Unknown, source: None };
-        let boot_params = fs::read("/sys/kernel/boot_params/data").unwrap_or_default();
-        if arch::is_randomised(&boot_params) != Some(false) {
-            return unknown;
-        }
-        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-        let five_levels = has_word(&cpu, "la57") && !has_word(&cmdline, "no5lvl");
-        match arch::fixed_bases(five_levels) {
-            Some(bases) => Pages {
-                vmemmap: Base::Fixed(bases.vmemmap),
-                page_offset: Base::Fixed(bases.page_offset),
-                source: Some("constants, for the boot parameters say that nothing is randomised"),
-            },
-            None => unknown,
+        let listed = kcore::segments().ok().and_then(|segments| kcore::bases(&segments, u64::from(size)));
+        let (bases, source) = match listed {
+            Some(bases) => (Some(bases), "the segments of /proc/kcore"),
+            None => (fixed_bases(), "constants, for the boot parameters say that nothing is randomised"),
+        };
+        let base = |of: fn(Bases) -> u64| bases.map_or(Base::Unknown, |bases| Base::Fixed(of(bases)));
+        Pages {
+            vmemmap: base(|bases| bases.vmemmap),
+            page_offset: base(|bases| bases.page_offset),
+            array_bytes,
+            source: bases.map(|_| source),
         }
     }
 }
 
-fn has_word(text: &str, word: &str) -> bool {
-    text.split_ascii_whitespace().any(|found| found == word)
+fn fixed_bases() -> Option<Bases> {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let params = fs::read("/sys/kernel/boot_params/data").unwrap_or_default();
+    arch::fixed_bases(Boot { params: &params, cpu: &read("/proc/cpuinfo"), cmdline: &read("/proc/cmdline") })
+}
+
+/// See [`Pages::array_bytes`]; `None` where it is no whole number.
+fn array_bytes(page: u32, page_size: usize) -> Option<u32> {
+    let times = u32::try_from(page_size / 4096).ok().filter(|times| *times > 0)?;
+    page.is_multiple_of(times).then_some(page / times)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::has_word;
-    use crate::host::arch::{fixed_bases, is_randomised};
+    use super::array_bytes;
 
     #[test]
-    fn a_layout_counts_as_fixed_only_if_the_boot_parameters_say_so() {
-        let mut boot_params = vec![0; 4096];
-        assert_eq!(is_randomised(&boot_params), cfg!(target_arch = "x86_64").then_some(false));
-        boot_params[0x211] = 0x83;
-        assert_eq!(is_randomised(&boot_params), cfg!(target_arch = "x86_64").then_some(true));
-        assert_eq!(is_randomised(&[]), None);
-    }
-
-    #[test]
-    fn five_levels_of_page_tables_move_both_bases() {
-        assert_eq!(fixed_bases(false).is_some(), cfg!(target_arch = "x86_64"));
-        assert_ne!(fixed_bases(false), fixed_bases(true).filter(|_| cfg!(target_arch = "x86_64")));
-    }
-
-    #[test]
-    fn flags_are_words() {
-        assert!(has_word("flags : fpu la57 sse\n", "la57") && !has_word("flags : la57x", "la57"));
+    fn large_pages_are_counted_in_small_ones() {
+        assert_eq!(array_bytes(64, 4096), Some(64));
+        assert_eq!(array_bytes(64, 65_536), Some(4));
+        // As the kernel side does it: page 3 of 64 KiB begins at 3 × 64 KiB.
+        assert_eq!((3 * 64 / 4) << 12, 3 * 65_536);
+        assert_eq!(array_bytes(56, 65_536), None);
     }
 }

@@ -6,12 +6,14 @@
 mod arch;
 mod btf;
 mod capability;
+mod kcore;
 mod kernel;
 mod layout;
 mod memory;
 mod perf;
 mod symbols;
 
+pub use arch::KNOWN as ARCHITECTURES;
 pub use btf::{BtfError, KernelBtf, Param};
 pub use capability::{Need, Privileges, drop_capabilities};
 pub use kernel::{HostError, KernelVersion, Release, kprobes_offered, require};

@@ -1,6 +1,10 @@
 //! The kernel's symbols: which functions exist, where they are, and which one an address lies in.
 
-use std::{collections::HashMap, fs, io};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom},
+};
 
 use thiserror::Error;
 
@@ -53,7 +57,25 @@ impl Symbols {
     /// # Errors
     /// When it cannot be read or hides the addresses.
     pub fn read() -> Result<Symbols, SymbolError> {
-        let text = fs::read("/proc/kallsyms")?;
+        Symbols::read_from(&Symbols::file()?)
+    }
+
+    /// The file that they are read from. Who opened it while allowed to see addresses sees them in it later too.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn file() -> io::Result<File> {
+        File::open("/proc/kallsyms")
+    }
+
+    /// Reads the file, from its beginning.
+    ///
+    /// # Errors
+    /// When it cannot be read or hides the addresses.
+    pub fn read_from(mut file: &File) -> Result<Symbols, SymbolError> {
+        let mut text = Vec::with_capacity(16 << 20);
+        file.seek(SeekFrom::Start(0))?;
+        file.read_to_end(&mut text)?;
         let symbols = Symbols::parse(&String::from_utf8_lossy(&text));
         if symbols.functions.last().is_none_or(|symbol| symbol.address == 0) {
             return Err(SymbolError::Hidden);

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     clock::now_ns,
+    late::Late,
     names::RunNames,
     output,
     recording::{Recording, end, name_table},
@@ -43,6 +44,7 @@ pub(super) struct Run {
     pub(super) names: RunNames,
     pub(super) segment: Segment,
     pub(super) watch: Watch,
+    pub(super) late: Late,
     /// Packets that are still to be printed.
     pub(super) left: Option<u64>,
     /// Events read.
@@ -113,6 +115,7 @@ impl Run {
 
     /// Takes note of the time and of what has been lost.
     fn tick(&mut self) -> Result<(), Why> {
+        self.join_late()?;
         let losses = self.losses().map_err(|error| Why::Failed(error.to_string()))?;
         let now_ns = now_ns();
         let stitcher = self.session.stitcher();
@@ -136,13 +139,15 @@ impl Run {
     }
 
     /// Says something to the person, and to whoever reads the recording.
-    fn notice(&mut self, text: &str) -> Result<(), Why> {
+    pub(super) fn notice(&mut self, text: &str) -> Result<(), Why> {
         self.session.output().notice(text);
         self.recording.write(|recorder| recorder.notice(text))
     }
 
     /// Links changed: what is watched follows. A device that is gone or a map that is full ends nothing: it is said.
     fn follow_topology(&mut self) -> Result<(), Why> {
+        // The first bridge of a machine comes with its module.
+        self.join_late()?;
         let newer = match Topology::read() {
             Ok(newer) => newer,
             Err(error) => return self.notice(&format!("cannot follow a change of the topology: {error}")),

@@ -4,6 +4,7 @@
 //! Everything here is one task on one thread: between the ring and the output there is nothing to hand over.
 
 mod clock;
+mod late;
 mod live;
 mod names;
 mod output;
@@ -33,6 +34,7 @@ use crate::{
 };
 
 use clock::{clock_offset_ns, wall_ns};
+use late::Late;
 use live::Run;
 use names::RunNames;
 pub use output::{Format, Look, Output, Selection, wants_colour};
@@ -171,6 +173,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     }
     output.limits(&host.privileges, &topology);
     stops.spawn(&options.command)?;
+    let late = Late::of(&plan);
     drop_capabilities(!options.command.is_empty(), options.record.as_ref().is_some_and(|it| it.rotate.is_some()));
     let symbols = Box::new(move |address| host.symbols.describe(address));
     let names = RunNames { topology, symbols, reasons: stitch.reasons.clone() };
@@ -183,6 +186,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         names,
         segment,
         watch,
+        late,
         left: options.count.map(NonZeroU64::get),
         read: 0,
         told: Losses::default(),

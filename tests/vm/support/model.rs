@@ -119,6 +119,7 @@ pub struct Hop {
     pub hop: String,
     pub step: u32,
     pub time_ns: u64,
+    pub cpu: u32,
     pub process: Option<Process>,
     pub device: Option<Device>,
     pub to: Option<Device>,

@@ -46,6 +46,8 @@ pub struct Machine {
     pub accel: Option<Accel>,
     /// A folder that the guest sees at /out and can write to.
     pub out: Option<PathBuf>,
+    /// More parameters for the kernel, behind those that every machine has.
+    pub append: Option<String>,
 }
 
 impl Machine {
@@ -59,6 +61,7 @@ impl Machine {
             console: false,
             accel: None,
             out: None,
+            append: None,
         }
     }
 }

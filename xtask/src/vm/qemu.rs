@@ -172,7 +172,7 @@ fn command(machine: &Machine, kernel: &Kernel, accel: Accel, dir: &Path) -> Resu
         // Without la57: five-level page tables cost a walk more at each miss, and early kernels trip over them.
         Accel::Tcg => command.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]),
     };
-    let append = [
+    let mut append = vec![
         "console=ttyS0 loglevel=7 mitigations=off",
         // An oops or a lock-up ends the machine, and with -no-reboot QEMU too. Translation on a busy machine stalls
         // for long: the watchdog waits for twice this time.
@@ -181,6 +181,7 @@ fn command(machine: &Machine, kernel: &Kernel, accel: Accel, dir: &Path) -> Resu
         // time.
         "rcupdate.rcu_expedited=1",
     ];
+    append.extend(machine.append.as_deref());
     let share = |path: &Path, tag: &str, readonly: bool| {
         // A comma ends an option; QEMU wants it doubled in a path.
         let path = path.display().to_string().replace(',', ",,");
