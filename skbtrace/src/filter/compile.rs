@@ -4,11 +4,12 @@
 //! scanner complains of in words of its own. When it does, the parser has come so far; when it complains of something else, that
 //! came before. The first word behind which it does is the one at fault.
 
-use std::{ffi::CString, fmt};
+use std::{ffi::CString, fmt, ops::Range};
 
 use thiserror::Error;
 
 use super::{Link, cbpf, libpcap::Libpcap, tcpdump};
+use crate::name::still_printable;
 
 /// What no expression has, and what libpcap's scanner says of it.
 const STOPPER: &str = " 1:2:";
@@ -39,16 +40,17 @@ pub struct Fault {
     /// What it says.
     pub message: String,
     /// The part: bytes of the expression. Empty at its end, when that came too early; `None` when all of it is meant.
-    pub part: Option<std::ops::Range<usize>>,
+    pub part: Option<Range<usize>>,
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the filter expression: {}", self.message)?;
+        write!(f, "the filter expression: {}", still_printable(&self.message))?;
         let Some(part) = &self.part else { return Ok(()) };
-        let before = self.expression.get(..part.start).unwrap_or_default().chars().count();
-        let width = self.expression.get(part.clone()).unwrap_or_default().chars().count().max(1);
-        write!(f, "\n    {}\n    {:before$}{}", self.expression, "", "^".repeat(width))
+        let shown = |range: Range<usize>| still_printable(self.expression.get(range).unwrap_or_default());
+        let before = shown(0..part.start).chars().count();
+        let width = shown(part.clone()).chars().count().max(1);
+        write!(f, "\n    {}\n    {:before$}{}", still_printable(&self.expression), "", "^".repeat(width))
     }
 }
 
@@ -90,12 +92,7 @@ impl Compiler {
     }
 
     /// Which part of the expression libpcap means.
-    fn part_at_fault(
-        &self,
-        expression: &str,
-        link: Link,
-        message: &str,
-    ) -> Result<Option<std::ops::Range<usize>>, CompileError> {
+    fn part_at_fault(&self, expression: &str, link: Link, message: &str) -> Result<Option<Range<usize>>, CompileError> {
         for word in words(expression) {
             let beginning = format!("{}{STOPPER}", &expression[..word.end]);
             if self.try_compile(&beginning, link)?.is_err_and(|said| !said.starts_with(STOPPED)) {
@@ -114,9 +111,9 @@ impl Compiler {
 }
 
 /// The words of an expression, as far as its parts must be told apart: names and numbers, and signs one by one.
-fn words(expression: &str) -> Vec<std::ops::Range<usize>> {
+fn words(expression: &str) -> Vec<Range<usize>> {
     let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | ':' | '-' | '/' | '\\');
-    let mut words: Vec<std::ops::Range<usize>> = Vec::new();
+    let mut words: Vec<Range<usize>> = Vec::new();
     let mut in_name = false;
     for (at, c) in expression.char_indices() {
         let end = at + c.len_utf8();

@@ -182,7 +182,7 @@ impl Code {
     }
 
     /// Turns what was loaded from the network's byte order into a number.
-    pub(super) fn from_network(&mut self, size: Size, dst: Register) {
+    pub(super) fn network_to_host(&mut self, size: Size, dst: Register) {
         if size != Size::Byte {
             self.push(0xdc, dst, 0, 0, size.bytes() * 8);
         }

@@ -272,6 +272,8 @@ fn section_of(file: &[u8]) -> (String, usize) {
 fn a_fault_names_no_place_where_there_is_none() {
     let fault = Fault { expression: "a".into(), message: "no".into(), part: None };
     assert_eq!(fault.to_string(), "the filter expression: no");
+    let fault = Fault { expression: "\u{1b}\\ c".into(), message: "\u{7}".into(), part: Some(3..4) };
+    assert_eq!(fault.to_string(), "the filter expression: \\x07\n    \\x1b\\ c\n          ^");
     let fault = Fault { expression: "añb c".into(), message: "no".into(), part: Some(5..6) };
     assert_eq!(fault.to_string(), "the filter expression: no\n    añb c\n        ^");
 }

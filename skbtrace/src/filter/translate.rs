@@ -250,7 +250,7 @@ fn load_accumulator(code: &mut Code, insn: Insn) -> Option<()> {
         cbpf::ABS => {
             must_be_there(code, insn.k, size);
             code.load(size, A, WINDOW, byte(insn.k));
-            code.from_network(size, A);
+            code.network_to_host(size, A);
         }
         cbpf::IND => {
             code.alu64(Op::Mov, R1, With::Register(X));
@@ -263,7 +263,7 @@ fn load_accumulator(code: &mut Code, insn: Insn) -> Option<()> {
             code.jump_if64(If::Above, R1, With::Number(WINDOW_BYTES as u32 - size.bytes()), Label::No);
             code.alu64(Op::Add, R1, With::Register(WINDOW));
             code.load(size, A, R1, byte(0));
-            code.from_network(size, A);
+            code.network_to_host(size, A);
         }
         _ => return None,
     }
