@@ -16,8 +16,8 @@ use skbtrace_common::{Bits, Event, EventFlags, HopId, Level, Stage, WINDOW_BYTES
 
 use crate::{
     hit::{Args, admitted, go_on},
-    identify::{Verdict, begin_packet, refuse},
-    maps::{COUNTERS, FILTER_KIN, FILTER_WINDOWS, SCRATCH, TRACKED, filter, hop_args, offset},
+    identify::{Verdict, Way, begin_packet, is_newborn, refuse},
+    maps::{COUNTERS, FILTER_KIN, FILTER_WINDOWS, SCRATCH, TRACKED, hop_args, offset, reach},
     packet::{ETHERNET, Scratch},
     payload::next_piece,
     read::{into, member},
@@ -133,7 +133,7 @@ fn begin(scratch: &mut Scratch, start: u32, linear: u32) {
     walk.address = head.wrapping_add(u64::from(start));
     walk.left = linear;
     walk.skip = 0;
-    walk.remaining = u32::from(filter().reach);
+    walk.remaining = u32::from(reach());
     walk.frag = 0;
     walk.frags = u32::from(member::<u8>(shared_info, offset!(nr_frags)).unwrap_or(0));
     walk.list = member(shared_info, offset!(frag_list)).unwrap_or(0);
@@ -215,7 +215,8 @@ fn answer<A: Args, const LEVEL: u32>(args: &A) {
     let verdict = if window.verdict == 0 {
         refuse(older)
     } else {
-        begin_packet(LEVEL, scratch, &plan, scratch.hit.skb, older.is_some())
+        let (newborn, way) = (is_newborn(scratch, &plan), Way::of(scratch.hit.hop));
+        begin_packet(LEVEL, scratch, &plan, scratch.hit.skb, older.is_some(), (newborn, way))
     };
     admitted::<A, LEVEL>(args, scratch, counters, &plan, verdict);
     scratch.release();

@@ -20,7 +20,7 @@ use crate::{
     identify::{Verdict, identify, is_followed},
     maps::{
         COPY_PROBE, COPY_TRACEPOINT, COUNTERS, EVENTS, FILTER_PROBE, FILTER_TRACEPOINT, FOLLOW_PROBE,
-        FOLLOW_TRACEPOINT, SCRATCH, TRACKED, Track, VERIFY_PROBE, VERIFY_TRACEPOINT, filter, hop_args, offset,
+        FOLLOW_TRACEPOINT, SCRATCH, TRACKED, Track, VERIFY_PROBE, VERIFY_TRACEPOINT, filter, hop_args, offset, reach,
     },
     misses::note_probe,
     packet::Scratch,
@@ -301,7 +301,7 @@ pub fn admitted<A: Args, const LEVEL: u32>(
         device_of::describe_second(&mut scratch.event, second);
     }
     describe_hit(plan, scratch, A::PROBE);
-    if filter().reach != 0 {
+    if reach() != 0 {
         note_kin(&scratch.event);
     }
     let digested = filter().verify != 0 && plan.flags & hop_flags::PAYLOAD != 0 && scratch.found.known != 0;

@@ -9,7 +9,7 @@ use skbtrace_common::{EventFlags, HopArgs, HopId, NO_ARG, hop_flags};
 use crate::{
     describe::cpu,
     filter::is_kin,
-    maps::{PENDING, SEQUENCE, TRACKED, Track, filter, hop_args, offset},
+    maps::{PENDING, SEQUENCE, TRACKED, Track, hop_args, offset, reach},
     packet::Scratch,
     wanted::wanted,
 };
@@ -91,11 +91,11 @@ pub fn identify(
     if wanted(&scratch.event) == 0 {
         return refuse(if older { tracked } else { None });
     }
-    if filter().reach != 0 && !is_kin(&scratch.event) {
+    if reach() != 0 && !is_kin(&scratch.event) {
         // TCP's own has no headers to look at: the clone of it that is sent is asked.
         return if plan.flags & hop_flags::TEMPLATE != 0 { Verdict::Filtered } else { Verdict::Ask };
     }
-    begin_packet(level, scratch, plan, key, older)
+    begin_packet(level, scratch, plan, key, older, (newborn, way))
 }
 
 /// The packet is not followed. An older one of its address may be there, whose end was not seen.
@@ -111,9 +111,14 @@ pub fn refuse(older: Option<*mut Track>) -> Verdict {
 
 /// Gives a packet its id: it is followed from here on.
 #[inline(always)]
-pub fn begin_packet(level: u32, scratch: &mut Scratch, plan: &HopArgs, key: u64, older: bool) -> Verdict {
-    let newborn = is_newborn(scratch, plan);
-    let way = Way::of(scratch.hit.hop);
+pub fn begin_packet(
+    level: u32,
+    scratch: &mut Scratch,
+    plan: &HopArgs,
+    key: u64,
+    older: bool,
+    (newborn, way): (bool, Way),
+) -> Verdict {
     let Some(id) = next_id(level) else { return Verdict::Full };
     scratch.event.packet = id;
     scratch.event.flags |= EventFlags::FIRST;
@@ -133,13 +138,13 @@ pub fn begin_packet(level: u32, scratch: &mut Scratch, plan: &HopArgs, key: u64,
 
 /// Whether this host makes the packet here.
 #[inline(always)]
-fn is_newborn(scratch: &Scratch, plan: &HopArgs) -> bool {
+pub fn is_newborn(scratch: &Scratch, plan: &HopArgs) -> bool {
     plan.flags & hop_flags::ORIGIN != 0 && scratch.u64(offset!(skb_dev)) == 0
 }
 
 /// Which way a packet goes at a tracepoint: where no kprobe shows how packets begin and end, that tells new ones from old.
 #[derive(Clone, Copy)]
-enum Way {
+pub enum Way {
     /// To a device, and by a hop where a packet may begin.
     Begins,
     /// To a device.
@@ -154,7 +159,7 @@ enum Way {
 
 impl Way {
     #[inline(always)]
-    fn of(hop: u32) -> Way {
+    pub fn of(hop: u32) -> Way {
         if hop == HopId::NetDevQueue as u32 {
             Way::Begins
         } else if hop == HopId::NetDevStartXmit as u32 {

@@ -130,3 +130,10 @@ pub fn filter() -> Filter {
     // SAFETY: as in `offset!`.
     unsafe { core::ptr::read_volatile(&raw const FILTER) }
 }
+
+/// Bytes that the user's expression may look at; 0: there is none.
+#[inline(always)]
+pub fn reach() -> u16 {
+    // SAFETY: as in `offset!`.
+    unsafe { core::ptr::read_volatile(&raw const FILTER.reach) }
+}
