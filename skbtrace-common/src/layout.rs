@@ -143,8 +143,8 @@ pub struct Offsets {
     pub nf_out: u32,
     /// `kprobe.nmissed`
     pub probe_missed: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// `sk_buff.vlan_proto`
+    pub vlan_proto: u32,
     /// Address of the `__per_cpu_offset` array, or 0 when unknown.
     pub per_cpu_offset: u64,
     /// Per-CPU address of the preempt count, or 0 when unknown.
@@ -289,6 +289,8 @@ pub struct Filter {
     pub snaplen: u16,
     /// 1 when payloads are to be digested.
     pub verify: u16,
+    /// Bytes of a packet that the user's expression may look at, at most [`crate::WINDOW_BYTES`]; 0: there is none.
+    pub reach: u16,
 }
 
 /// A device, as netlink knows it: key of the segment map.

@@ -10,6 +10,7 @@ mod event;
 mod hop;
 mod layout;
 mod level;
+mod window;
 
 pub use event::{Context, DIGEST_BLOCKS, Digest, DigestState, EVENT_FLAGS, Event, EventFlags, Frame, IpSummed};
 pub use hop::{HOP_COUNT, HopId};
@@ -18,3 +19,4 @@ pub use layout::{
     SEGMENT_MEMBER, SOCK_READ, Source, hop_flags,
 };
 pub use level::{LEVELS, Level};
+pub use window::{STAGE_COUNT, Stage, WINDOW_BYTES, Window};

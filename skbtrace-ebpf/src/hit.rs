@@ -10,16 +10,17 @@ use aya_ebpf::{
     maps::ProgramArray,
     programs::{ProbeContext, RawTracePointContext},
 };
-use skbtrace_common::{Counters, Digest, EventFlags, HopArgs, HopId, Level, hop_flags};
+use skbtrace_common::{Counters, Digest, EventFlags, HopArgs, HopId, Level, Stage, hop_flags};
 
 use crate::{
     describe::describe_hit,
     device_of,
+    filter::note_kin,
     headers::{note_inner_sum, parse_headers},
     identify::{Verdict, identify, is_followed},
     maps::{
-        COPY_PROBE, COPY_TRACEPOINT, COUNTERS, EVENTS, FOLLOW_PROBE, FOLLOW_TRACEPOINT, SCRATCH, TRACKED, Track,
-        VERIFY_PROBE, VERIFY_TRACEPOINT, filter, hop_args, offset,
+        COPY_PROBE, COPY_TRACEPOINT, COUNTERS, EVENTS, FILTER_PROBE, FILTER_TRACEPOINT, FOLLOW_PROBE,
+        FOLLOW_TRACEPOINT, SCRATCH, TRACKED, Track, VERIFY_PROBE, VERIFY_TRACEPOINT, filter, hop_args, offset, reach,
     },
     misses::note_probe,
     packet::Scratch,
@@ -40,6 +41,8 @@ pub trait Args: EbpfContext {
     const COPY: &'static ProgramArray;
     /// See `FOLLOW`.
     const VERIFY: &'static ProgramArray;
+    /// Those that ask the user's expression, by stage and level.
+    const FILTER: &'static ProgramArray;
     /// An argument by position; 0 when there is none at it.
     fn get(&self, position: u8) -> u64;
     /// Keeps the arguments: of a tracepoint so many.
@@ -53,6 +56,7 @@ impl Args for ProbeContext {
     const FOLLOW: &'static ProgramArray = &FOLLOW_PROBE;
     const COPY: &'static ProgramArray = &COPY_PROBE;
     const VERIFY: &'static ProgramArray = &VERIFY_PROBE;
+    const FILTER: &'static ProgramArray = &FILTER_PROBE;
 
     #[inline(always)]
     fn get(&self, position: u8) -> u64 {
@@ -91,6 +95,7 @@ impl Args for RawTracePointContext {
     const FOLLOW: &'static ProgramArray = &FOLLOW_TRACEPOINT;
     const COPY: &'static ProgramArray = &COPY_TRACEPOINT;
     const VERIFY: &'static ProgramArray = &VERIFY_TRACEPOINT;
+    const FILTER: &'static ProgramArray = &FILTER_TRACEPOINT;
 
     #[inline(always)]
     fn get(&self, position: u8) -> u64 {
@@ -240,6 +245,7 @@ fn record<A: Args, const LEVEL: u32>(args: &A, scratch: &mut Scratch, counters: 
     scratch.event.skb = address;
     scratch.event.hop = hop as u16;
     let device = device_of::address(scratch, plan.dev_from, plan.dev, 0);
+    scratch.hit.device = device;
     device_of::describe_first(&mut scratch.event, device);
     let sock = scratch.hit.arg(plan.sock);
     if template {
@@ -254,8 +260,28 @@ fn record<A: Args, const LEVEL: u32>(args: &A, scratch: &mut Scratch, counters: 
     if is_end(&plan, scratch, tracked) {
         scratch.event.flags |= EventFlags::END;
     }
-    match identify(hop, LEVEL, scratch, &plan, key, pending, tracked) {
+    let verdict = identify(hop, LEVEL, scratch, &plan, key, pending, tracked);
+    if let Verdict::Ask = verdict {
+        go_on(args, A::FILTER, Stage::Copy.place(LEVEL));
+        counters.unreadable = counters.unreadable.wrapping_add(1);
+        return;
+    }
+    admitted::<A, LEVEL>(args, scratch, counters, &plan, verdict);
+}
+
+/// Describes the hit of a packet that is followed, and sends the event; of one that is not, counts it. May go on in another
+/// program and never return.
+#[inline(always)]
+pub fn admitted<A: Args, const LEVEL: u32>(
+    args: &A,
+    scratch: &mut Scratch,
+    counters: &mut Counters,
+    plan: &HopArgs,
+    verdict: Verdict,
+) {
+    match verdict {
         Verdict::Follow => {}
+        Verdict::Ask => return,
         Verdict::Filtered => {
             counters.filtered = counters.filtered.wrapping_add(1);
             return;
@@ -266,15 +292,18 @@ fn record<A: Args, const LEVEL: u32>(args: &A, scratch: &mut Scratch, counters: 
         }
     }
     scratch.describe();
-    if !template {
+    if plan.flags & hop_flags::TEMPLATE == 0 {
         // One that TCP is still making has no headers that its checksum could be of.
         note_inner_sum(scratch);
     }
-    let second = device_of::address(scratch, plan.dev2_from, plan.dev2, device);
     if plan.dev2_from != 0 {
+        let second = device_of::address(scratch, plan.dev2_from, plan.dev2, scratch.hit.device);
         device_of::describe_second(&mut scratch.event, second);
     }
-    describe_hit(&plan, scratch, A::PROBE);
+    describe_hit(plan, scratch, A::PROBE);
+    if reach() != 0 {
+        note_kin(&scratch.event);
+    }
     let digested = filter().verify != 0 && plan.flags & hop_flags::PAYLOAD != 0 && scratch.found.known != 0;
     if digested {
         *scratch.digest() = Digest::default();

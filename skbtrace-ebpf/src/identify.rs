@@ -8,7 +8,8 @@ use skbtrace_common::{EventFlags, HopArgs, HopId, NO_ARG, hop_flags};
 
 use crate::{
     describe::cpu,
-    maps::{PENDING, SEQUENCE, TRACKED, Track, hop_args, offset},
+    filter::is_kin,
+    maps::{PENDING, SEQUENCE, TRACKED, Track, hop_args, offset, reach},
     packet::Scratch,
     wanted::wanted,
 };
@@ -28,6 +29,8 @@ pub enum Verdict {
     Follow,
     Filtered,
     Full,
+    /// The user's expression decides.
+    Ask,
 }
 
 /// Gives the packet its id and the hop its number, if the packet is followed or is to be from here on.
@@ -53,7 +56,7 @@ pub fn identify(
         let next = Track { step: track.step.wrapping_add(1), unsent: 1, ..track };
         return if TRACKED.insert(key, next, u64::from(BPF_ANY)).is_ok() { Verdict::Follow } else { Verdict::Full };
     }
-    let newborn = plan.flags & hop_flags::ORIGIN != 0 && scratch.u64(offset!(skb_dev)) == 0;
+    let newborn = is_newborn(scratch, plan);
     let way = Way::of(hop);
     let local = way.asks() && scratch.u32(offset!(skb_iif)) == 0;
     if local && way.is_out() {
@@ -86,13 +89,36 @@ pub fn identify(
         }
     }
     if wanted(&scratch.event) == 0 {
-        if older && let Some(track) = tracked {
-            // Its address is that of a packet which nobody wants to know of. Its end was not seen, and that must not be forgotten.
-            // SAFETY: as above.
-            unsafe { (*track).outbound = STALE };
-        }
-        return Verdict::Filtered;
+        return refuse(if older { tracked } else { None });
     }
+    if reach() != 0 && !is_kin(&scratch.event) {
+        // TCP's own has no headers to look at: the clone of it that is sent is asked.
+        return if plan.flags & hop_flags::TEMPLATE != 0 { Verdict::Filtered } else { Verdict::Ask };
+    }
+    begin_packet(level, scratch, plan, key, older, (newborn, way))
+}
+
+/// The packet is not followed. An older one of its address may be there, whose end was not seen.
+#[inline(always)]
+pub fn refuse(older: Option<*mut Track>) -> Verdict {
+    if let Some(track) = older {
+        // Its address is that of a packet which nobody wants to know of, and that must not be forgotten.
+        // SAFETY: the value stays readable for the length of this program.
+        unsafe { (*track).outbound = STALE };
+    }
+    Verdict::Filtered
+}
+
+/// Gives a packet its id: it is followed from here on.
+#[inline(always)]
+pub fn begin_packet(
+    level: u32,
+    scratch: &mut Scratch,
+    plan: &HopArgs,
+    key: u64,
+    older: bool,
+    (newborn, way): (bool, Way),
+) -> Verdict {
     let Some(id) = next_id(level) else { return Verdict::Full };
     scratch.event.packet = id;
     scratch.event.flags |= EventFlags::FIRST;
@@ -110,9 +136,15 @@ pub fn identify(
     if inserted.is_ok() { Verdict::Follow } else { Verdict::Full }
 }
 
+/// Whether this host makes the packet here.
+#[inline(always)]
+pub fn is_newborn(scratch: &Scratch, plan: &HopArgs) -> bool {
+    plan.flags & hop_flags::ORIGIN != 0 && scratch.u64(offset!(skb_dev)) == 0
+}
+
 /// Which way a packet goes at a tracepoint: where no kprobe shows how packets begin and end, that tells new ones from old.
 #[derive(Clone, Copy)]
-enum Way {
+pub enum Way {
     /// To a device, and by a hop where a packet may begin.
     Begins,
     /// To a device.
@@ -127,7 +159,7 @@ enum Way {
 
 impl Way {
     #[inline(always)]
-    fn of(hop: u32) -> Way {
+    pub fn of(hop: u32) -> Way {
         if hop == HopId::NetDevQueue as u32 {
             Way::Begins
         } else if hop == HopId::NetDevStartXmit as u32 {

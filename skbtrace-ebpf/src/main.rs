@@ -4,6 +4,7 @@
 //! - `veth`, `bridge`, `device`, `netfilter`, `ip`, `transport`, `skb`, `end`: the entry points, a line per hop
 //! - `hit`: the way of a hit; `identify`: which packet it is of; `wanted`: the segment and the filter; `describe`: when,
 //!   where and by whom it was
+//! - `filter`: the user's expression, in programs of their own, which a packet goes through before it is followed
 //! - `packet`: where `sk_buff` and headers are read to, in bulk; `headers`: what they say; `template`: a packet that has
 //!   no headers yet
 //! - `frame`: a packet's bytes behind its linear area, in programs of their own that the others go on in
@@ -23,6 +24,7 @@ mod describe;
 mod device;
 mod device_of;
 mod end;
+mod filter;
 mod frame;
 mod headers;
 mod hit;

@@ -4,9 +4,9 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
-use skbtrace_common::{AddrKey, Counters, DeviceKey, Filter, HOP_COUNT, HopArgs, LEVELS, Offsets};
+use skbtrace_common::{AddrKey, Counters, DeviceKey, Filter, HOP_COUNT, HopArgs, LEVELS, Offsets, STAGE_COUNT, Window};
 
-use crate::packet::Scratch;
+use crate::{filter::Kin, packet::Scratch};
 
 /// A packet that is being followed: the value under its `sk_buff`'s address.
 #[repr(C)]
@@ -72,6 +72,20 @@ pub static COPY_PROBE: ProgramArray = ProgramArray::with_max_entries(LEVELS, 0);
 #[map]
 pub static COPY_TRACEPOINT: ProgramArray = ProgramArray::with_max_entries(LEVELS, 0);
 
+/// The programs that ask the user's expression, by [`Stage`](skbtrace_common::Stage) and `Level`; empty when there is none.
+#[map]
+pub static FILTER_PROBE: ProgramArray = ProgramArray::with_max_entries(STAGE_COUNT, 0);
+#[map]
+pub static FILTER_TRACEPOINT: ProgramArray = ProgramArray::with_max_entries(STAGE_COUNT, 0);
+
+/// What the user's expression looks at, by `Level`.
+#[map]
+pub static FILTER_WINDOWS: PerCpuArray<Window> = PerCpuArray::with_max_entries(LEVELS, 0);
+
+/// What was last cloned, copied or cut of what is followed.
+#[map]
+pub static FILTER_KIN: PerCpuArray<Kin> = PerCpuArray::with_max_entries(1, 0);
+
 /// How many ids each CPU has given, by `Level`.
 #[map]
 pub static SEQUENCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(LEVELS, 0);
@@ -91,7 +105,7 @@ pub static HOPS: [HopArgs; HOP_COUNT] = [HopArgs::UNUSED; HOP_COUNT];
 
 #[unsafe(no_mangle)]
 pub static FILTER: Filter =
-    Filter { host: [0; 16], port: 0, l4_proto: 0, has_host: 0, ethertype: 0, snaplen: 0, verify: 0 };
+    Filter { host: [0; 16], port: 0, l4_proto: 0, has_host: 0, ethertype: 0, snaplen: 0, verify: 0, reach: 0 };
 
 /// A member of [`OFFSETS`]: read as volatile, since the compiler must not take the initial value for the final one.
 macro_rules! offset {
@@ -115,4 +129,11 @@ pub fn hop_args(hop: u32) -> HopArgs {
 pub fn filter() -> Filter {
     // SAFETY: as in `offset!`.
     unsafe { core::ptr::read_volatile(&raw const FILTER) }
+}
+
+/// Bytes that the user's expression may look at; 0: there is none.
+#[inline(always)]
+pub fn reach() -> u16 {
+    // SAFETY: as in `offset!`.
+    unsafe { core::ptr::read_volatile(&raw const FILTER.reach) }
 }

@@ -45,6 +45,8 @@ pub struct Scratch {
 pub struct Hit {
     /// Address of the `sk_buff`.
     pub skb: u64,
+    /// Address of the `net_device` it is on, or 0.
+    pub device: u64,
     /// The arguments of the traced function or tracepoint, as many as are of use.
     pub args: [u64; 8],
     /// Number of the hop.
@@ -135,8 +137,9 @@ impl Scratch {
         self.skb(offset)
     }
 
+    /// A bit field of it.
     #[inline(always)]
-    fn bits(&self, bits: Bits) -> u8 {
+    pub fn bits(&self, bits: Bits) -> u8 {
         (self.skb::<u8>(u32::from(bits.offset)) >> (bits.shift & 7)) & bits.mask
     }
 

@@ -5,6 +5,7 @@
 //! - `host`: what this machine is: kernel features, BTF, symbols
 //! - `topology`: netns, links, peers and bridges, from netlink, and the segment of one interface
 //! - `hops`: the catalogue of hops, and the plan: catalogue × host → what to attach, what not and why
+//! - `filter`: expressions of pcap-filter(7) → programs for the kernel
 //! - `capture`: loads, attaches, reads the ring: a stream of events
 //! - `doctor`: whether a run can work on this machine, what it would lack, and what to do about it
 //! - `survey`: what on this host can garble, drop or hold up a packet, for the advice of a finding
@@ -17,6 +18,7 @@
 pub mod capture;
 pub mod cli;
 pub mod doctor;
+pub mod filter;
 pub mod hops;
 pub mod host;
 pub mod lab;

@@ -15,6 +15,7 @@ mod doctor;
 mod drops;
 mod ending;
 mod facts;
+mod filter;
 mod filters;
 mod gallery;
 mod host;

@@ -3,6 +3,7 @@
 
 mod branches;
 mod ends;
+mod filter;
 mod path;
 mod recording;
 mod volume;

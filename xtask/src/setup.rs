@@ -33,6 +33,7 @@ const PROGRAMS: [(&str, &str); 20] = [
     ("xz", "xz-utils"),
     ("zstd", "zstd"),
     ("ip", "iproute2"),
+    // It brings libpcap, which compiles filter expressions: nothing is linked with it.
     ("tcpdump", "tcpdump"),
     ("tshark", "tshark"),
     ("curl", "curl"),

@@ -18,9 +18,10 @@ use thiserror::Error;
 use super::{
     attach::{Links, Refused, attach_all},
     counters::{HopCounters, add},
-    misses, tails,
+    filter, misses, tails,
 };
 use crate::{
+    filter::{Expression, TranslateError},
     hops::{Backend, Hop, Plan},
     host::{Host, LayoutError, offsets},
 };
@@ -56,6 +57,12 @@ pub enum CaptureError {
         /// Why.
         source: aya::maps::MapError,
     },
+    /// The user's expression has no program like it.
+    #[error("the filter expression cannot run in the kernel: {0}")]
+    Translate(#[from] TranslateError),
+    /// It has no object file.
+    #[error("the filter expression cannot be put into a file: {0}")]
+    Object(#[from] object::write::Error),
     /// The object and this code are of different versions.
     #[error("the embedded object has no {0}: it was built from other sources")]
     Missing(&'static str),
@@ -63,9 +70,11 @@ pub enum CaptureError {
 
 /// What this run wants.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct Settings<'a> {
     /// Packets to keep.
     pub filter: Filter,
+    /// Of those, the ones that the user's expression wants.
+    pub expression: Option<&'a Expression>,
     /// Size of the ring, bytes: a power of two, at least a page.
     pub ring_size: u32,
 }
@@ -86,6 +95,8 @@ pub struct Capture {
     // Before `ebpf`: links go before the programs that they lead to.
     links: Option<Links>,
     ebpf: Ebpf,
+    /// The programs of the user's expression.
+    _expression: Vec<Ebpf>,
     attached: Vec<&'static Hop>,
     /// What was missed, by the time that the hops were detached.
     missed: Option<Vec<u64>>,
@@ -102,7 +113,7 @@ impl Capture {
     pub fn start(
         host: &Host,
         plan: &mut Plan,
-        settings: Settings,
+        settings: Settings<'_>,
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Capture, CaptureError> {
         let mut offsets = offsets(host)?;
@@ -111,13 +122,19 @@ impl Capture {
             (offsets.current_kprobe, offsets.prog_active) = (0, 0);
         }
         let args = plan.args();
+        let reach = settings.expression.map_or(0, Expression::reach);
+        let keep = Filter { reach, ..settings.filter };
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &offsets, true)
             .override_global("HOPS", &args, true)
-            .override_global("FILTER", &settings.filter, true)
+            .override_global("FILTER", &keep, true)
             .map_max_entries("EVENTS", settings.ring_size)
             .load(OBJECT)?;
         tails::load_followers(&mut ebpf, plan.backend)?;
+        let expression = match settings.expression {
+            Some(expression) => filter::load(&mut ebpf, plan.backend, expression)?,
+            None => Vec::new(),
+        };
         let wanted: Vec<&'static Hop> = plan.attached().collect();
         let (links, refused) = attach_all(programs_of(&mut ebpf, &wanted)?, &mut progress)?;
         if refused.len() == wanted.len() {
@@ -139,7 +156,15 @@ impl Capture {
         }
         let stats = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled");
         let run_counts = stats.is_ok_and(|value| value.trim() != "0");
-        Ok(Capture { links: Some(links), ebpf, attached, missed: None, run_counts, watched: Watched::default() })
+        Ok(Capture {
+            links: Some(links),
+            ebpf,
+            _expression: expression,
+            attached,
+            missed: None,
+            run_counts,
+            watched: Watched::default(),
+        })
     }
 
     /// Attaches hops that were not there when it began, and returns those that the kernel refuses, with its reason.

@@ -2,6 +2,7 @@
 
 mod attach;
 mod counters;
+mod filter;
 mod load;
 mod misses;
 mod ring;

@@ -100,7 +100,7 @@ fn load_tails(ebpf: &mut Ebpf, backend: Backend, tails: &[Tail]) -> Result<(), C
             }
         }
         match (loaded, refusal) {
-            (Some(name), _) => put(ebpf, tail.map, tail.level, name)?,
+            (Some(name), _) => put(ebpf, tail.map, tail.level as u32, (None, name))?,
             (None, Some(refusal)) => return Err(refusal),
             (None, None) => {}
         }
@@ -108,7 +108,11 @@ fn load_tails(ebpf: &mut Ebpf, backend: Backend, tails: &[Tail]) -> Result<(), C
     Ok(())
 }
 
-fn load_one(ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProgramError> {
+/// Loads one program.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub(super) fn load_one(ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProgramError> {
     match ebpf.program_mut(name) {
         Some(aya::programs::Program::KProbe(program)) => KProbe::load(program),
         Some(aya::programs::Program::RawTracePoint(program)) => RawTracePoint::load(program),
@@ -116,13 +120,21 @@ fn load_one(ebpf: &mut Ebpf, name: &'static str) -> Result<(), ProgramError> {
     }
 }
 
-/// Puts a loaded program into the map.
-fn put(ebpf: &mut Ebpf, name: &'static str, level: Level, program: &str) -> Result<(), CaptureError> {
+/// Puts a loaded program into the map; it may be one of another object.
+///
+/// # Errors
+/// When it is not loaded, or the map refuses it.
+pub(super) fn put(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    place: u32,
+    (of, program): (Option<&Ebpf>, &str),
+) -> Result<(), CaptureError> {
     let refused = |source: MapError| CaptureError::Map { name, source };
-    let program = ebpf.program(program).ok_or(CaptureError::Missing(name))?;
+    let program = of.unwrap_or(&*ebpf).program(program).ok_or(CaptureError::Missing(name))?;
     let fd = program.fd().map_err(|source| CaptureError::Program { hop: name, source })?;
     let fd = fd.try_clone().map_err(|source| refused(source.into()))?;
     let map = ebpf.map_mut(name).ok_or(CaptureError::Missing(name))?;
     let mut map = ProgramArray::try_from(map).map_err(refused)?;
-    map.set(level as u32, &fd, 0).map_err(refused)
+    map.set(place, &fd, 0).map_err(refused)
 }

@@ -23,6 +23,7 @@ use crate::{capture::CaptureError, host::HostError};
 Examples:
   skbtrace run --iface calmveth1                     trace all that crosses calmveth1, in whatever netns it is
   skbtrace run --iface eth0 --netns web --proto tcp --port 80 --count 10
+  skbtrace run --iface eth0 'tcp port 80 and not host 10.0.0.7'
   skbtrace run --iface calmveth1 -- curl -s http://78.78.0.10:8000/
   skbtrace run --iface calmveth1 --json | jq .outcome
   skbtrace run --iface calmveth1 -w trace.pcapng     record; Wireshark opens it, and so does

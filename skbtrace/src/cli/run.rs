@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use skbtrace_common::Filter;
 
 use super::look::LookArgs;
+use crate::filter::{CompileError, Expression, FilterError};
 use crate::hops::Backend;
 use crate::run::{self, Format, Options, RecordOptions, Why, wire_address};
 use crate::verdict::Class;
@@ -16,7 +17,21 @@ use crate::verdict::Class;
 #[command(after_help = "\
 Every packet whose path touches the interface is shown with its whole path, the hops before the interface too: its peer, \
 the bridge, the bridge's other ports and their peers are watched in every netns. Filters decide on the first hop at which \
-a packet is seen; once followed, it is followed to its end.
+a packet is seen; once followed, it is followed to its end, whatever address translation makes of it.
+
+A filter expression is one of tcpdump's: see pcap-filter(7). It is compiled by libpcap and decided in the kernel: what it does \
+not want is never sent to this process. Quote it, for the shell has a use for parentheses, & and > too.
+
+  skbtrace run --iface X 'tcp port 8000 and not host 78.78.0.12'
+  skbtrace run --iface X arp or icmp                               words need no quotes
+  skbtrace run --iface X 'tcp[tcpflags] & (tcp-syn|tcp-rst) != 0'  where connections begin and break
+  skbtrace run --iface X 'udp and greater 1000' --count 5          long datagrams
+  skbtrace run --iface X 'net 10.0.0.0/8 and not port 22' -- CMD   while CMD runs
+  skbtrace run --iface X 'ether src 2e:92:f9:6a:0c:c6 or vlan 5'   asked from where the packet has its Ethernet header
+  skbtrace run --iface X 'tcp[((tcp[12:1] & 0xf0) >> 2):4] = 0x47455420'   GET requests: the bytes are found wherever they lie
+
+A packet's first 2,048 bytes can be looked at; an expression that looks further wants no packet. TCP's first two hops come before \
+the headers are written: with an expression a segment is first seen behind them.
 
 With -w the run is recorded as well: `skbtrace show FILE` prints the same again, and Wireshark opens the file as it is. \
 It is readable by its owner only; under sudo that is whoever called it. With `-w -` the recording goes to standard output, \
@@ -72,6 +87,9 @@ pub struct Args {
     /// Space for events on their way to user space: a power of two, with K or M
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = ring_size)]
     ring_size: u32,
+    /// Only packets that this pcap-filter(7) expression wants
+    #[arg(value_name = "EXPRESSION")]
+    expression: Vec<String>,
     /// Run this command, and stop when it ends; its output goes to standard error
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
@@ -120,7 +138,14 @@ pub(super) enum Proto {
 /// Runs it.
 pub fn run(args: Args) -> Result<ExitCode> {
     let fail_on = args.fail_on.clone();
-    let options = resolve(args)?;
+    let expression = match Expression::compile(&args.expression.join(" ")) {
+        Err(error @ FilterError::Compile(CompileError::Refused(_))) => {
+            eprintln!("skbtrace: {error}");
+            return Ok(ExitCode::from(2));
+        }
+        expression => expression?,
+    };
+    let options = resolve(args, expression)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let report = runtime.block_on(run::run(&options))?;
@@ -158,7 +183,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// From what was typed to what it means.
-fn resolve(args: Args) -> Result<Options> {
+fn resolve(args: Args, expression: Option<Expression>) -> Result<Options> {
     let verify = u16::from(!args.no_verify);
     let mut filter = Filter { port: args.port.unwrap_or(0), verify, ..Filter::default() };
     match args.proto {
@@ -190,6 +215,7 @@ fn resolve(args: Args) -> Result<Options> {
             BackendChoice::Tracepoint => Some(Backend::Tracepoint),
         },
         filter,
+        expression,
         slow: args.slow,
         ring_size: args.ring_size,
         look,

@@ -104,7 +104,7 @@ pub fn offsets(host: &Host) -> Result<Offsets, LayoutError> {
         nf_in: btf.member("nf_hook_state", "in", None).unwrap_or(Offsets::ABSENT),
         nf_out: btf.member("nf_hook_state", "out", None).unwrap_or(Offsets::ABSENT),
         probe_missed: btf.member("kprobe", "nmissed", None).unwrap_or(Offsets::ABSENT),
-        reserved: 0,
+        vlan_proto: skb("vlan_proto")?,
         per_cpu_offset,
         vmemmap_base: pages.vmemmap.address(),
         page_offset_base: pages.page_offset.address(),

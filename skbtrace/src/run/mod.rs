@@ -24,6 +24,7 @@ use skbtrace_common::Filter;
 
 use crate::{
     capture::{Capture, Ring, Settings},
+    filter::Expression,
     hops::{Backend, Plan},
     host::{Host, drop_capabilities, kprobes_offered},
     name::printable,
@@ -62,6 +63,8 @@ pub struct Options {
     pub backend: Option<Backend>,
     /// Packets to keep.
     pub filter: Filter,
+    /// Of those, the ones that this expression wants.
+    pub expression: Option<Expression>,
     /// Waits that are too long; without it, those that hardly anything but a fault explains.
     pub slow: Option<Duration>,
     /// Size of the ring, bytes.
@@ -124,7 +127,8 @@ pub async fn run(options: &Options) -> Result<Report> {
     let (backend, why) = backend(options.backend, kprobes_offered(&host.privileges))?;
     let mut plan = Plan::for_host(&host, backend);
     let mut progress = Progress::new("attaching hops");
-    let settings = Settings { filter: options.filter, ring_size: options.ring_size };
+    let expression = options.expression.as_ref();
+    let settings = Settings { filter: options.filter, expression, ring_size: options.ring_size };
     let mut capture = Capture::start(&host, &mut plan, settings, |done, all| progress.show(done, all))?;
     progress.clear();
     let ring = Ring::new(capture.ring()?).context("cannot wait for events")?;
