@@ -3,7 +3,7 @@
 use crate::verdict::{Change, Payload, Place};
 
 /// For the packet's first line: `GARBLED between __br_forward and veth_xmit`.
-pub(super) fn garbled(change: &Change) -> String {
+pub(crate) fn garbled(change: &Change) -> String {
     if change.before.hop == change.after.hop {
         return format!("GARBLED between two passes through {}", change.after.hop.name());
     }
@@ -19,7 +19,7 @@ pub(super) fn same(payload: &Payload) -> Option<String> {
 }
 
 /// For the row of the hop at which it had changed: `◀ 1 byte differs, offset 20 (-65)`.
-pub(super) fn mark(change: &Change) -> String {
+pub(crate) fn mark(change: &Change) -> String {
     match change.place {
         Some(Place::Byte { offset, difference }) => {
             format!("◀ payload changed: 1 byte differs, offset {offset} ({difference:+})")
