@@ -35,9 +35,10 @@ use crate::{
 use clock::{clock_offset_ns, wall_ns};
 use live::Run;
 use names::RunNames;
-pub use output::{Format, Look, Output, Selection, wants_colour};
+pub use output::{Format, Look, Output, Selection, Whole, wants_colour};
 use progress::Progress;
 pub use recording::RecordOptions;
+pub(crate) use recording::make;
 use recording::{Files, Recording, name_table};
 pub use replay::{Replay, Replayed};
 use session::Session;
