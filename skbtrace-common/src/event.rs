@@ -71,6 +71,20 @@ impl Context {
     pub const HARDIRQ: u8 = 2;
 }
 
+/// What is known of a packet's checksum: the values of [`Event::ip_summed`] (include/linux/skbuff.h).
+pub struct IpSummed;
+
+impl IpSummed {
+    /// Nobody has looked at it.
+    pub const NONE: u8 = 0;
+    /// It need not be looked at.
+    pub const UNNECESSARY: u8 = 1;
+    /// `skb->csum` is the sum over the whole packet.
+    pub const COMPLETE: u8 = 2;
+    /// It is left to a device; `csum_start` says where what it covers begins.
+    pub const PARTIAL: u8 = 3;
+}
+
 /// Where the packet's bytes begin that follow an event: the values of [`Event::frame`].
 pub struct Frame;
 
@@ -177,7 +191,7 @@ pub struct Event {
     pub ttl: u8,
     /// TCP flags byte as on the wire.
     pub tcp_flags: u8,
-    /// `skb->ip_summed` (0 NONE, 1 UNNECESSARY, 2 COMPLETE, 3 PARTIAL).
+    /// `skb->ip_summed`: see [`IpSummed`].
     pub ip_summed: u8,
     /// `skb->cloned`.
     pub cloned: u8,

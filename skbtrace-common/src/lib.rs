@@ -11,7 +11,7 @@ mod hop;
 mod layout;
 mod level;
 
-pub use event::{Context, DIGEST_BLOCKS, Digest, DigestState, EVENT_FLAGS, Event, EventFlags, Frame};
+pub use event::{Context, DIGEST_BLOCKS, Digest, DigestState, EVENT_FLAGS, Event, EventFlags, Frame, IpSummed};
 pub use hop::{HOP_COUNT, HopId};
 pub use layout::{
     AddrKey, Bits, Counters, DeviceKey, Filter, HopArgs, MAX_FRAME, MAX_SKB_SIZE, NO_ARG, Offsets, SEGMENT_BY_ADDRESS,

@@ -3,7 +3,7 @@
 //! What is found is written straight into the event in the scratch value, never kept in registers or on the stack: the
 //! verifier forgets what memory of a map holds, and so the many ways through the headers become one again behind them.
 
-use skbtrace_common::{EventFlags, Offsets};
+use skbtrace_common::{EventFlags, IpSummed, Offsets};
 
 use crate::{
     maps::offset,
@@ -19,8 +19,6 @@ const ETH_P_8021Q: u16 = 0x8100;
 const ETH_P_8021AD: u16 = 0x88a8;
 const IP_MF: u16 = 0x2000;
 const IP6_MF: u16 = 1;
-/// A value of `skb->ip_summed`: the checksum is left to a device, and `csum_start` says where it begins.
-const CHECKSUM_PARTIAL: u8 = 3;
 const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
@@ -123,7 +121,7 @@ pub fn parse_headers(scratch: &mut Scratch) -> u32 {
 #[inline(always)]
 pub fn note_inner_sum(scratch: &mut Scratch) {
     let place = offset!(csum_start);
-    if place == Offsets::ABSENT || scratch.event.ip_summed != CHECKSUM_PARTIAL {
+    if place == Offsets::ABSENT || scratch.event.ip_summed != IpSummed::PARTIAL {
         return;
     }
     let transport = scratch.found.payload.wrapping_sub(scratch.found.l4_len);

@@ -1,6 +1,6 @@
 //! What is said of a packet's checksums at a hop: nothing, unless it is another thing than at the hop before.
 
-use skbtrace_common::{Event, EventFlags};
+use skbtrace_common::{Event, EventFlags, IpSummed};
 
 use crate::trace::Step;
 use crate::verdict::{Checksum, Checksums, Why, checksums, is_trust_unearned};
@@ -29,7 +29,7 @@ pub(super) fn remarks(before: Option<&Event>, step: &Step, told: &mut Option<Che
         } else {
             change
         });
-    } else if event.flags & EventFlags::DIGEST == 0 && before.is_none() && event.ip_summed != 0 {
+    } else if event.flags & EventFlags::DIGEST == 0 && before.is_none() && event.ip_summed != IpSummed::NONE {
         // Nobody looks at the field itself.
         remarks.push(format!("csum {}", ip_summed(event.ip_summed)));
     }
@@ -86,10 +86,10 @@ pub(super) fn code(checksum: Checksum) -> (&'static str, Option<&'static str>) {
 /// Name of a value of `skb->ip_summed`.
 pub(super) fn ip_summed(value: u8) -> &'static str {
     match value {
-        0 => "none",
-        1 => "unnecessary",
-        2 => "complete",
-        3 => "partial",
+        IpSummed::NONE => "none",
+        IpSummed::UNNECESSARY => "unnecessary",
+        IpSummed::COMPLETE => "complete",
+        IpSummed::PARTIAL => "partial",
         _ => "unknown",
     }
 }

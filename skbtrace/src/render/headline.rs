@@ -165,8 +165,8 @@ pub fn finding(packet: &Packet, payload: &Payload, names: &dyn Names) -> String 
     let (status, words) = (status(packet, names), last_words(packet, names));
     let number = packet.number.map_or_else(String::new, |number| format!("#{number} "));
     let mut line = format!("{number}{}: ", headline(packet));
-    if let Payload::Garbled(change) = payload {
-        let _ = write!(line, "{}; ", garbled(change));
+    if let Payload::Garbled(changes) = payload {
+        let _ = write!(line, "{}; ", garbled(changes));
     }
     line.push_str(&status);
     if !words.is_empty() && words != status {

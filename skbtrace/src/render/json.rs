@@ -23,8 +23,8 @@ use crate::trace::{self, Cause, Outcome};
 use crate::verdict::{self, Checksums, Explained, Known, Place, checksums};
 pub(crate) use finding::{Finding, finding_of};
 use line::{
-    Branch, Bytes, Checksum, Device, DropReason, End, Event, Flow, Gap, Gso, Hop, Icmp, Line, Packet, Pair, Part,
-    Payload, Process, Site, Summary, Tcp, Times,
+    Branch, Bytes, Checksum, Device, DropReason, End, Event, Flow, Gap, Garbling, Gso, Hop, Icmp, Line, Packet, Pair,
+    Part, Payload, Process, Site, Summary, Tcp, Times,
 };
 
 /// Version of the format: it rises when a field changes its meaning or goes, not when one is added.
@@ -188,22 +188,26 @@ fn packet_of(
 }
 
 fn payload_of(packet: &trace::Packet, payload: &verdict::Payload) -> Option<Payload> {
-    let site =
-        |site: &verdict::Site| Site { packet: format!("{:#x}", site.packet), hop: site.hop.name(), step: site.step };
     match payload {
         verdict::Payload::Unverified => None,
         verdict::Payload::Same { hops } => Some(Payload::Same { hops: *hops }),
-        verdict::Payload::Garbled(change) => {
-            let (offset, difference, to) = match change.place {
-                Some(Place::Byte { offset, difference }) => (Some(offset), Some(difference), Some(offset + 1)),
-                Some(Place::Range { from, to }) => (Some(from), None, Some(to)),
-                None => (None, None, None),
-            };
-            let bytes = bytes_of(packet, change);
-            let (before, after) = (site(&change.before), site(&change.after));
-            Some(Payload::Garbled { before, after, offset, to, difference, bytes })
+        verdict::Payload::Garbled(changes) => {
+            let change = |change| garbling_of(packet, change);
+            Some(Payload::Garbled { first: change(changes.first()), again: changes.more().map(change).collect() })
         }
     }
+}
+
+fn garbling_of(packet: &trace::Packet, change: &verdict::Change) -> Garbling {
+    let site =
+        |site: &verdict::Site| Site { packet: format!("{:#x}", site.packet), hop: site.hop.name(), step: site.step };
+    let (offset, difference, to) = match change.place {
+        Some(Place::Byte { offset, difference }) => (Some(offset), Some(difference), Some(offset + 1)),
+        Some(Place::Range { from, to }) => (Some(from), None, Some(to)),
+        None => (None, None, None),
+    };
+    let (before, after) = (site(&change.before), site(&change.after));
+    Garbling { before, after, offset, to, difference, bytes: bytes_of(packet, change) }
 }
 
 fn bytes_of(packet: &trace::Packet, change: &verdict::Change) -> Option<Bytes> {
@@ -232,13 +236,14 @@ fn hops(packet: &trace::Packet, source: Option<&trace::Step>, diff: bool, names:
     let changed = |(index, step): (usize, &trace::Step)| {
         let changed = known.next_step(step);
         let changed = diff.then(|| changed.iter().map(|changed| change(changed, names)).collect());
-        Hop { changed, ..hop(packet, index, names) }
+        Hop { changed, ..hop(packet, index, source, names) }
     };
     packet.steps.iter().enumerate().map(changed).collect()
 }
 
-fn hop(packet: &trace::Packet, index: usize, names: &dyn Names) -> Hop {
+fn hop(packet: &trace::Packet, index: usize, source: Option<&trace::Step>, names: &dyn Names) -> Hop {
     let step = &packet.steps[index];
+    let before = index.checked_sub(1).map_or(source, |before| packet.steps.get(before));
     let event = &step.event;
     let device = |key: DeviceKey, name| Device {
         name: device_name(name, key.ifindex),
@@ -275,7 +280,7 @@ fn hop(packet: &trace::Packet, index: usize, names: &dyn Names) -> Hop {
         vlan: (event.vlan_tci != 0).then_some(event.vlan_tci & 0xfff),
         mark: event.mark,
         layer: step.layer,
-        flow: enters_layer(packet, index).then(|| trace::Flow::of(event)).flatten().map(flow_of),
+        flow: (step.tunnels_since(before) != 0).then(|| trace::Flow::of(event)).flatten().map(flow_of),
         ttl: (event.flags & EventFlags::L3 != 0).then_some(event.ttl),
         accepted: packet.netfilter_accepted(index),
         netfilter: (event.nf_family != 0).then(|| hook_name(event)),
@@ -283,12 +288,6 @@ fn hop(packet: &trace::Packet, index: usize, names: &dyn Names) -> Hop {
         read_failed: event.flags & EventFlags::READ_FAILED != 0,
         changed: None,
     }
-}
-
-/// Whether the packet has other headers from here on, by a tunnel.
-fn enters_layer(packet: &trace::Packet, index: usize) -> bool {
-    let before = index.checked_sub(1).map_or(0, |before| packet.steps[before].layer);
-    packet.steps[index].layer != before
 }
 
 fn checksum_of(sums: Checksums) -> Checksum {

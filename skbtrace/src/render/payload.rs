@@ -1,13 +1,18 @@
 //! What is known of a packet's payload, in words.
 
-use crate::verdict::{Change, Payload, Place};
+use crate::verdict::{Change, Changes, Payload, Place};
 
-/// For the packet's first line: `GARBLED between __br_forward and veth_xmit`.
-pub(crate) fn garbled(change: &Change) -> String {
-    if change.before.hop == change.after.hop {
-        return format!("GARBLED between two passes through {}", change.after.hop.name());
-    }
-    format!("GARBLED between {} and {}", change.before.hop.name(), change.after.hop.name())
+/// For the packet's first line: `GARBLED between __br_forward and veth_xmit`, `, again between ip_rcv and tcp_v4_rcv`.
+pub(crate) fn garbled(changes: &Changes) -> String {
+    let between = |change: &Change| {
+        let (before, after) = (change.before.hop, change.after.hop);
+        if before == after {
+            return format!("between two passes through {}", after.name());
+        }
+        format!("between {} and {}", before.name(), after.name())
+    };
+    let first = format!("GARBLED {}", between(changes.first()));
+    changes.more().fold(first, |words, change| format!("{words}, again {}", between(change)))
 }
 
 /// For the same line of a packet that is as it was: `payload same at 14 hops`.

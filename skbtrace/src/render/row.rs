@@ -114,7 +114,7 @@ fn remarks(before: Option<&Step>, step: &Step, told: &mut Option<Checksums>) -> 
         remarks.push(format!("{} to the application", counted(u64::from(event.copied), "byte")));
     }
     remarks.extend(wait(step));
-    let before_layer = before.map_or(step.layer, |before| before.layer);
+    let tunnels = step.tunnels_since(before);
     let before = before.filter(|before| before.event.flags & EventFlags::READ_FAILED == 0).map(|before| &before.event);
     if let Some(old) = before.filter(|old| old.cpu != event.cpu) {
         remarks.push(format!("cpu {}→{}", old.cpu, event.cpu));
@@ -142,10 +142,10 @@ fn remarks(before: Option<&Step>, step: &Step, told: &mut Option<Checksums>) -> 
     if before.map_or(0, |old| old.mark) != event.mark {
         remarks.push(format!("mark {:#x}", event.mark));
     }
-    if before_layer != step.layer {
+    if tunnels != 0 {
         // Of headers that are others nothing has changed.
         remarks.extend(Flow::of(event).map(|flow| {
-            let way = if step.layer > before_layer { "into" } else { "out of the tunnel:" };
+            let way = if tunnels > 0 { "into" } else { "out of the tunnel:" };
             format!("{way} {} {}", protocol(flow.proto), addresses(&flow))
         }));
         return remarks;

@@ -20,7 +20,7 @@ use super::row::{Place, Row, row};
 use super::{Names, reason_name};
 use crate::hops::{Role, hop};
 use crate::trace::{Losses, Packet, Step, Summary, through_loopback};
-use crate::verdict::{Change, Explained, Known, Payload};
+use crate::verdict::{Changes, Explained, Known, Payload};
 
 /// How the text is to look.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,18 +70,20 @@ impl Text {
         let Some(number) = packet.number else { return Ok(()) };
         let verdict = self.paint(tone(packet.verdict()), &status(packet, names));
         let mut text = format!("{:<3} {}    ", format!("#{number}"), headline(packet));
-        let change = if let Payload::Garbled(change) = payload { Some(change) } else { None };
-        if let Some(change) = change {
-            let _ = write!(text, "{}; ", self.paint(Tone::Bad, &garbled(change)));
+        let changes = if let Payload::Garbled(changes) = payload { Some(changes) } else { None };
+        if let Some(changes) = changes {
+            let _ = write!(text, "{}; ", self.paint(Tone::Bad, &garbled(changes)));
         }
         text.push_str(&verdict);
         if let Some(same) = same(payload) {
             let _ = write!(text, "    {same}");
         }
         text.push('\n');
-        self.rows(&mut text, packet, None, 4, change, names);
-        if let (Some(change), Some(wanted)) = (change, self.style.payload) {
-            hex::write(&mut text, packet, change, wanted, &|text| self.paint(Tone::Bad, text));
+        self.rows(&mut text, packet, None, 4, changes, names);
+        if let (Some(changes), Some(wanted)) = (changes, self.style.payload) {
+            for change in changes.all() {
+                hex::write(&mut text, packet, change, wanted, &|text| self.paint(Tone::Bad, text));
+            }
         }
         if through_loopback(packet) && !self.loopback_told {
             self.loopback_told = true;
@@ -201,7 +203,7 @@ impl Text {
         packet: &Packet,
         source: Option<&Step>,
         indent: usize,
-        change: Option<&Change>,
+        changes: Option<&Changes>,
         names: &dyn Names,
     ) {
         let mut at = Place::after(source);
@@ -230,7 +232,8 @@ impl Text {
                     row.remarks.push(if accepted { "accepted" } else { "dropped" }.to_owned());
                 }
                 let here = (packet.id, step.event.step);
-                let change = change.filter(|change| (change.after.packet, change.after.step) == here);
+                let all = changes.into_iter().flat_map(Changes::all);
+                let change = all.filter(|change| (change.after.packet, change.after.step) == here).last();
                 row.remarks.extend(change.map(|change| self.paint(Tone::Bad, &mark(change))));
                 self.write_row(text, &row, indent, change.map_or(Tone::Plain, |_| Tone::Bad));
                 self.explain(text, step.hop, indent);
@@ -248,7 +251,7 @@ impl Text {
             let name = source.map_or("its beginning", |step| step.hop.name());
             let verdict = self.paint(tone(branch.packet.verdict()), &status(&branch.packet, names));
             let _ = writeln!(text, "{:indent$}└ branch after {name}: {verdict}", "");
-            self.rows(text, &branch.packet, source, indent + 2, change, names);
+            self.rows(text, &branch.packet, source, indent + 2, changes, names);
         }
     }
 

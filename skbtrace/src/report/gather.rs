@@ -3,7 +3,7 @@
 use skbtrace_common::{DeviceKey, HopId};
 
 use super::links::Links;
-use super::model::{self, Branch, Change, Device, Life, Shape};
+use super::model::{self, Branch, Change, Changed, Device, Life, Shape};
 use super::table::Table;
 use crate::hops::{Role, hop};
 use crate::render::headline::{headline, last_words, status};
@@ -12,7 +12,7 @@ use crate::render::payload::{garbled, mark};
 use crate::render::row::{Place, device_name, row, wait, within};
 use crate::render::{MAX_PAYLOAD, Names, json};
 use crate::trace::{Packet, Step};
-use crate::verdict::{self, Payload};
+use crate::verdict::{self, Changes, Payload};
 
 /// A device by its place and its name at that time.
 type DeviceName = (DeviceKey, [u8; 16]);
@@ -43,8 +43,8 @@ impl Gather {
         payload: &Payload,
         names: &dyn Names,
     ) -> model::Packet {
-        let change = if let Payload::Garbled(change) = payload { Some(change) } else { None };
-        let life = self.life(packet, None, change, names);
+        let changes = if let Payload::Garbled(changes) = payload { Some(changes) } else { None };
+        let life = self.life(packet, None, changes, names);
         self.links.note(&self.known, packet);
         model::Packet {
             n: number,
@@ -52,7 +52,7 @@ impl Gather {
             took: packet.total_ns(),
             is: headline(packet),
             same: if let Payload::Same { hops } = payload { Some(*hops) } else { None },
-            change: change.map(|change| self.change(packet, change)),
+            changed: changes.map(|changes| self.changed(packet, changes)),
             life,
         }
     }
@@ -65,13 +65,7 @@ impl Gather {
     }
 
     /// A packet or a branch. `source` is the step that it was cloned at.
-    fn life(
-        &mut self,
-        packet: &Packet,
-        source: Option<&Step>,
-        change: Option<&verdict::Change>,
-        names: &dyn Names,
-    ) -> Life {
+    fn life(&mut self, packet: &Packet, source: Option<&Step>, changes: Option<&Changes>, names: &dyn Names) -> Life {
         let mut at = Place::after(source);
         let mut before = None;
         let mut steps = Vec::with_capacity(packet.steps.len() * 2);
@@ -89,16 +83,18 @@ impl Gather {
         }
         let branches = packet.branches.iter().map(|branch| {
             let source = packet.steps.get(branch.after).or(packet.steps.last());
-            Branch { after: branch.after, life: self.life(&branch.packet, source, change, names) }
+            Branch { after: branch.after, life: self.life(&branch.packet, source, changes, names) }
         });
         let branches = branches.collect();
         let (ended, words) = (status(packet, names), last_words(packet, names));
-        let is_it = |step: &Step, change: &verdict::Change| {
-            (change.after.packet, change.after.step) == (packet.id, step.event.step) && change.after.hop == step.hop
+        let place = |change: &verdict::Change| {
+            let is_it = |step: &Step| change.after.step == step.event.step && change.after.hop == step.hop;
+            packet.steps.iter().position(is_it).filter(|_| change.after.packet == packet.id)
         };
+        let numbered = changes.into_iter().flat_map(Changes::all).enumerate();
         Life {
             verdict: json::status(packet.verdict()),
-            garbled: change.and_then(|change| packet.steps.iter().position(|step| is_it(step, change))),
+            garbled: numbered.filter_map(|(number, change)| Some((place(change)?, number))).collect(),
             words: if words == ended { String::new() } else { words },
             ended,
             steps,
@@ -137,12 +133,15 @@ impl Gather {
         place
     }
 
+    fn changed(&mut self, packet: &Packet, changes: &Changes) -> Changed {
+        Changed { says: garbled(changes), all: changes.all().map(|change| self.change(packet, change)).collect() }
+    }
+
     fn change(&mut self, packet: &Packet, change: &verdict::Change) -> Change {
         let place = mark(change);
         let mut data = Change {
             from: self.hops.place(change.before.hop),
             to: self.hops.place(change.after.hop),
-            says: garbled(change),
             place: place.trim_start_matches("◀ ").to_owned(),
             offset: None,
             before: String::new(),

@@ -14,7 +14,7 @@ use crate::render::payload::{garbled, mark};
 use crate::render::row::{device_name, wait, within};
 use crate::render::{Names, duration};
 use crate::trace::{Outcome, Packet, Step};
-use crate::verdict::{Change, Device, Payload};
+use crate::verdict::{Changes, Device, Payload};
 
 /// Finds the packet that is to be drawn, and draws it.
 #[derive(Debug, Default)]
@@ -54,13 +54,13 @@ impl Mermaid {
 struct Drawing<'a> {
     text: String,
     lanes: Vec<Option<Device>>,
-    change: Option<&'a Change>,
+    changes: Option<&'a Changes>,
     names: &'a dyn Names,
 }
 
 fn draw(number: u64, packet: &Packet, payload: &Payload, names: &dyn Names) -> String {
-    let change = if let Payload::Garbled(change) = payload { Some(change) } else { None };
-    let mut drawing = Drawing { text: String::from("sequenceDiagram\n"), lanes: Vec::new(), change, names };
+    let changes = if let Payload::Garbled(changes) = payload { Some(changes) } else { None };
+    let mut drawing = Drawing { text: String::from("sequenceDiagram\n"), lanes: Vec::new(), changes, names };
     for packet in packet.tree() {
         for visit in visits(packet) {
             if !drawing.lanes.contains(&visit.device) {
@@ -70,8 +70,8 @@ fn draw(number: u64, packet: &Packet, payload: &Payload, names: &dyn Names) -> S
     }
     drawing.participants();
     let mut title = format!("#{number} {}", headline(packet));
-    if let Some(change) = change {
-        let _ = write!(title, ": {}", garbled(change));
+    if let Some(changes) = changes {
+        let _ = write!(title, ": {}", garbled(changes));
     }
     if let Some(last) = drawing.lanes.len().checked_sub(1) {
         let over = if last == 0 { "d0".to_owned() } else { format!("d0,d{last}") };
@@ -118,13 +118,13 @@ impl Drawing<'_> {
                 let _ = writeln!(self.text, "    d{from}->>d{lane}: {}", plain(by));
             }
             let lines: Vec<String> = steps.iter().map(|(index, step)| self.hop(*index, step)).collect();
-            let mark = steps.iter().find_map(|(_, step)| self.garbled_at(packet, step));
-            if mark.is_some() {
+            let marks: Vec<String> = steps.iter().flat_map(|(_, step)| self.garbled_at(packet, step)).collect();
+            if !marks.is_empty() {
                 self.text.push_str("    rect rgba(213, 94, 0, 0.25)\n");
             }
             let _ = writeln!(self.text, "    Note over d{lane}: {}", lines.join("<br/>"));
-            if let Some(mark) = mark {
-                let _ = writeln!(self.text, "    Note over d{lane}: {}\n    end", plain(&mark));
+            if !marks.is_empty() {
+                let _ = writeln!(self.text, "    Note over d{lane}: {}\n    end", marks.join("<br/>"));
             }
             before = Some(lane);
         }
@@ -171,10 +171,13 @@ impl Drawing<'_> {
         plain(&line)
     }
 
-    fn garbled_at(&self, packet: &Packet, step: &Step) -> Option<String> {
-        let change = self.change?;
-        let here = (change.after.packet, change.after.step) == (packet.id, step.event.step);
-        here.then(|| format!("GARBLED at {}: {}", step.hop.name(), mark(change).trim_start_matches("◀ ")))
+    /// What changed at this step.
+    fn garbled_at(&self, packet: &Packet, step: &Step) -> impl Iterator<Item = String> {
+        let here = (packet.id, step.event.step);
+        let all = self.changes.into_iter().flat_map(Changes::all);
+        let here = all.filter(move |change| (change.after.packet, change.after.step) == here);
+        let hop = step.hop.name();
+        here.map(move |change| plain(&format!("GARBLED at {hop}: {}", mark(change).trim_start_matches("◀ "))))
     }
 }
 

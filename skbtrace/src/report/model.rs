@@ -142,9 +142,9 @@ pub(super) struct Packet {
     /// How many hops saw the same payload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) same: Option<u32>,
-    /// The change of its payload.
+    /// The changes of its payload.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) change: Option<Change>,
+    pub(super) changed: Option<Changed>,
     #[serde(flatten)]
     pub(super) life: Life,
 }
@@ -159,9 +159,9 @@ pub(super) struct Life {
     /// The same at more length, where there is more to say.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) words: String,
-    /// Place of the step at which its payload had changed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) garbled: Option<usize>,
+    /// Places of the steps at which its payload had changed, each with the number of the change.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) garbled: Vec<(usize, usize)>,
     /// Of each step its shape, and nanoseconds since the one before; of the first of a branch since the one that it left at.
     pub(super) steps: Vec<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -177,14 +177,21 @@ pub(super) struct Branch {
     pub(super) life: Life,
 }
 
+/// That a payload changed: mostly in one place.
+#[derive(Debug, Serialize)]
+pub(super) struct Changed {
+    /// `GARBLED between … and …`.
+    pub(super) says: String,
+    /// Each of the changes.
+    pub(super) all: Vec<Change>,
+}
+
 /// Where a payload changed, and how.
 #[derive(Debug, Serialize)]
 pub(super) struct Change {
-    /// The last hop that saw it whole, and the first that did not.
+    /// The last hop that saw it as it was, and the first that did not.
     pub(super) from: usize,
     pub(super) to: usize,
-    /// `GARBLED between … and …`.
-    pub(super) says: String,
     /// `payload changed: 1 byte differs, …`.
     pub(super) place: String,
     /// Where the bytes below begin in the payload.

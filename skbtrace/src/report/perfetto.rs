@@ -12,11 +12,11 @@ use skbtrace_common::DeviceKey;
 
 use super::visits::{Visit, visits};
 use crate::render::headline::{headline, last_words, status};
-use crate::render::payload::{garbled, mark};
+use crate::render::payload::mark;
 use crate::render::row::{device_name, within};
 use crate::render::{Names, json::status as verdict_name};
 use crate::trace::{Outcome, Packet, Step};
-use crate::verdict::{Change, Payload};
+use crate::verdict::{Changes, Payload};
 
 /// Number of the process for what no device is known of.
 const NOWHERE: (u32, u32) = (0, 0);
@@ -83,8 +83,8 @@ impl Perfetto {
     /// A packet; one without a number is not for display, and passed over.
     pub fn packet(&mut self, packet: &Packet, payload: &Payload, names: &dyn Names) {
         let Some(number) = packet.number else { return };
-        let change = if let Payload::Garbled(change) = payload { Some(change) } else { None };
-        self.life(number, format!("#{number}"), packet, change, names);
+        let changes = if let Payload::Garbled(changes) = payload { Some(changes) } else { None };
+        self.life(number, format!("#{number}"), packet, changes, names);
     }
 
     /// Something that was said to the person at the run, or is wrong with the recording.
@@ -92,7 +92,7 @@ impl Perfetto {
         self.notes.push(text.to_owned());
     }
 
-    fn life(&mut self, number: u64, flow: String, packet: &Packet, change: Option<&Change>, names: &dyn Names) {
+    fn life(&mut self, number: u64, flow: String, packet: &Packet, changes: Option<&Changes>, names: &dyn Names) {
         let title = format!("#{number} {}", headline(packet));
         let end = (status(packet, names), packet.last_ns());
         let stays = visits(packet);
@@ -103,9 +103,9 @@ impl Perfetto {
             let until = steps.iter().skip(1).map(|step| step.event.time_ns).chain([end_ns]);
             let hops = steps.iter().zip(until).map(|(step, until)| slice(step, until, names)).collect();
             let mut marks: Vec<(String, u64)> = Vec::new();
-            if let Some(change) = change {
+            for change in changes.into_iter().flat_map(Changes::all) {
                 let here = |step: &&&Step| (change.after.packet, change.after.step) == (packet.id, step.event.step);
-                let what = || format!("{}: {}", garbled(change), mark(change).trim_start_matches("◀ "));
+                let what = || format!("GARBLED: {}", mark(change).trim_start_matches("◀ "));
                 marks.extend(steps.iter().find(here).map(|step| (what(), step.event.time_ns)));
             }
             if place == last && !matches!(packet.outcome, Outcome::Delivered { .. }) {
@@ -128,7 +128,7 @@ impl Perfetto {
         for branch in &packet.branches {
             // A flow of its own: it does not end where another one does.
             let flow = format!("#{number} {:#x}", branch.packet.id);
-            self.life(number, flow, &branch.packet, change, names);
+            self.life(number, flow, &branch.packet, changes, names);
         }
     }
 

@@ -204,7 +204,10 @@ impl Open {
 
     /// What it is to the packet that it was appended to.
     pub(super) fn as_part(&self) -> Part {
-        let digest = self.steps.iter().rev().map(|step| step.digest).find(|digest| digest.state != DigestState::NONE);
+        let has_digest = |step: &&Step| step.digest.state != DigestState::NONE;
+        // What comes behind a gap may have other bytes than the last that were seen.
+        let last = self.steps.iter().rev().find(|step| has_digest(step) || step.missing > 0);
+        let digest = last.filter(|step| has_digest(step) && !step.is_nested()).map(|step| step.digest);
         let payload_len = self.identity.payload_len().unwrap_or(self.payload_len);
         Part { id: self.id, payload_len, digest }
     }

@@ -172,7 +172,7 @@ pub(super) fn judge(open: &Open, closing: Closing, options: &StitchOptions) -> O
         }
         before = Some(step.hop);
     }
-    if let Some(step) = steps.iter().find(|step| step.event.flags & EventFlags::NESTED != 0) {
+    if let Some(step) = steps.iter().find(|step| step.is_nested()) {
         causes.push(Cause::ProbesMissed { at: step.hop });
     }
     let taken = |waits| options.tcp_ends_unseen.then(|| taken::outcome(steps, waits)).flatten();

@@ -65,7 +65,7 @@ pub struct Part {
     pub id: u64,
     /// Bytes of L4 payload that it brought.
     pub payload_len: u32,
-    /// The last digest of its payload.
+    /// The last digest of its payload, unless something was missed behind it.
     pub digest: Option<Digest>,
 }
 
@@ -119,6 +119,19 @@ impl Step {
         hop(self.hop).role
     }
 
+    /// Into how many tunnels the packet went between the step before, of a branch the one that it was cloned at, and this one;
+    /// negative: out of how many it came.
+    #[must_use]
+    pub fn tunnels_since(&self, before: Option<&Step>) -> i8 {
+        before.map_or(0, |before| self.layer.saturating_sub(before.layer))
+    }
+
+    /// Whether the kernel was skipping probes here: hops right before and right behind this one may have been missed.
+    #[must_use]
+    pub fn is_nested(&self) -> bool {
+        self.event.flags & EventFlags::NESTED != 0
+    }
+
     /// Whether the `sk_buff` is freed here.
     #[must_use]
     pub fn is_end(&self) -> bool {
@@ -166,7 +179,7 @@ impl Packet {
         self.steps.last().map_or(0, |step| step.event.time_ns)
     }
 
-    /// The addresses of what came out of it where tunnels ended, the innermost last.
+    /// The addresses of what came out of it where tunnels ended: of the innermost. `None` where none ended.
     #[must_use]
     pub fn carried(&self) -> Option<Flow> {
         let innermost = self.steps.iter().map(|step| step.layer).min().filter(|layer| *layer < 0)?;

@@ -330,8 +330,6 @@ impl Stitcher {
         open.outcome = Some(outcome);
         let (id, skb, head, datagram) = (open.kernel_id, open.skb, open.head, open.fragment_of.take());
         let next_step = open.next_step;
-        self.forget_unread(key);
-        let Some(open) = self.open.get_mut(&key) else { return };
         if ended && open.awaits_parts() {
             open.held = true;
             open.branches_open += 1;
@@ -339,6 +337,7 @@ impl Stitcher {
             open.uncovered = 0;
             self.cut.retain(|cut| *cut != key);
         }
+        self.forget_unread(key);
         self.append(key);
         if !ended {
             self.note_gone(id, next_step);

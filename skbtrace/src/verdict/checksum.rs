@@ -5,14 +5,9 @@
 //! receives the packet looks only if `ip_summed` says that nobody has. So the field, the bytes and `ip_summed` are judged
 //! together. The bytes are not at hand: the sums that the digest has of them are.
 
-use skbtrace_common::{Digest, DigestState, Event, EventFlags, HopId};
+use skbtrace_common::{Digest, DigestState, Event, EventFlags, HopId, IpSummed};
 
 use crate::hops::{Role, hop};
-
-/// Values of `skb->ip_summed`.
-const NONE: u8 = 0;
-const UNNECESSARY: u8 = 1;
-const PARTIAL: u8 = 3;
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
@@ -86,7 +81,10 @@ pub fn checksums(event: &Event, digest: &Digest) -> Option<Checksums> {
 pub fn is_trust_unearned(before: &Event, after: &Event) -> bool {
     let crossing = before.ifindex2 != 0 && (before.netns2, before.ifindex2) == (after.netns, after.ifindex);
     let hops = [HopId::VethXmit, HopId::DevForwardSkb].map(|hop| hop as u16);
-    crossing && hops.contains(&before.hop) && before.ip_summed == NONE && after.ip_summed == UNNECESSARY
+    crossing
+        && hops.contains(&before.hop)
+        && before.ip_summed == IpSummed::NONE
+        && after.ip_summed == IpSummed::UNNECESSARY
 }
 
 fn header(event: &Event, digest: &Digest) -> Checksum {
@@ -128,12 +126,13 @@ fn judge(event: &Event, digest: &Digest) -> Checksum {
     let field = u16::from_ne_bytes(digest.checksum.to_be_bytes());
     // What has come as far as a socket has lost its header, and with it the place that PARTIAL speaks of: to the kernel it is
     // then NONE, and was found good before.
-    let is_left = event.ip_summed == PARTIAL || (event.ip_summed == NONE && is_past_transport(event));
+    let is_left =
+        event.ip_summed == IpSummed::PARTIAL || (event.ip_summed == IpSummed::NONE && is_past_transport(event));
     // The two zeroes of ones' complement are one.
     if is_left && fold(pseudo) % 0xffff == field % 0xffff {
         return Checksum::Deferred;
     }
-    if event.gso_size != 0 && event.ip_summed != PARTIAL {
+    if event.gso_size != 0 && event.ip_summed != IpSummed::PARTIAL {
         return Checksum::NotComputable(Why::Gso);
     }
     if digest.bytes != event.payload_len && digest.state == DigestState::WHOLE {
@@ -148,7 +147,7 @@ fn judge(event: &Event, digest: &Digest) -> Checksum {
     let total = fold(pseudo + u64::from(digest.l4_header) + u64::from(payload));
     match event.ip_summed {
         _ if total == 0xffff => Checksum::Ok,
-        UNNECESSARY | PARTIAL => Checksum::BadTrusted,
+        IpSummed::UNNECESSARY | IpSummed::PARTIAL => Checksum::BadTrusted,
         _ => Checksum::BadDropped,
     }
 }

@@ -54,7 +54,17 @@ pub(super) fn dropped(
     reasons: &Reasons,
     symbol: &dyn Fn(u64) -> Option<String>,
 ) -> Option<(Finding, u64)> {
-    let ended = decisive(packet, reasons)?;
+    let ending = |ended: &Packet| of_end(packet, ended, reasons, symbol);
+    ending(decisive(packet, reasons)?).or_else(|| refused(packet, reasons).and_then(ending))
+}
+
+/// What a finding is to say of this end, of the packet or of a branch.
+fn of_end(
+    packet: &Packet,
+    ended: &Packet,
+    reasons: &Reasons,
+    symbol: &dyn Fn(u64) -> Option<String>,
+) -> Option<(Finding, u64)> {
     let steps = lineage(packet, ended.id)?;
     let end_ns = steps.last()?.event.time_ns;
     // A clone that was made and not seen may be what went where the packet was meant to go.
@@ -102,6 +112,20 @@ fn decisive<'a>(packet: &'a Packet, reasons: &Reasons) -> Option<&'a Packet> {
     dropped.max_by_key(|part| (!stray(part), part.last_ns()))
 }
 
+/// Of a packet whose copies were all dropped, the last that somebody has decided to drop: that another ended later as copies do
+/// which nobody waits for takes nothing from it.
+fn refused<'a>(packet: &'a Packet, reasons: &Reasons) -> Option<&'a Packet> {
+    if !matches!(packet.verdict(), Outcome::Dropped { .. }) {
+        return None;
+    }
+    let decided = |part: &&Packet| matches!(part.outcome, Outcome::Dropped { reason, .. } if named(reasons, reason).is_some_and(is_decided));
+    packet.tree().filter(decided).max_by_key(|part| part.last_ns())
+}
+
+fn is_decided(reason: &str) -> bool {
+    DELIBERATE.contains(&reason)
+}
+
 /// A reason by its name, where it is one.
 fn named(reasons: &Reasons, reason: Option<u32>) -> Option<&str> {
     reason.and_then(|reason| reasons.name(reason)).filter(|name| *name != "NOT_SPECIFIED")
@@ -120,7 +144,7 @@ struct Ending<'a> {
 
 impl Ending<'_> {
     fn is_fault(&self) -> bool {
-        if self.reason.is_some_and(|reason| DELIBERATE.contains(&reason)) || self.by_netfilter() {
+        if self.reason.is_some_and(is_decided) || self.by_netfilter() {
             return true;
         }
         let wanted = self.packet.flow.is_some_and(|flow| !is_many(flow.dst)) && !self.path.iter().any(went_to_many);

@@ -228,7 +228,10 @@ pub(super) fn neighbours(steps: &[Step]) -> impl Iterator<Item = (usize, usize)>
     let mut path = (0..steps.len()).filter(|at| steps[*at].role() != Role::Work);
     let mut before = path.next();
     let pairs = path.filter_map(move |at| before.replace(at).map(|before| (before, at)));
-    pairs.filter(|(from, to)| steps[from + 1..=*to].iter().all(|step| step.missing == 0))
+    pairs.filter(|(from, to)| {
+        let seen = steps[from + 1..=*to].iter().all(|step| step.missing == 0);
+        seen && !steps[*from].is_nested() && !steps[*to].is_nested()
+    })
 }
 
 /// The devices of a packet's way as far as to a step.

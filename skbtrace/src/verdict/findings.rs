@@ -40,10 +40,15 @@ impl Findings {
         let Some(number) = packet.number else { return };
         self.packets += 1;
         let is_garbled = matches!(payload, Payload::Garbled(_));
-        if let Payload::Garbled(change) = payload
-            && let Some((finding, at_ns)) = garbled(packet, change)
-        {
-            self.note(finding, Sighting { number, at_ns });
+        if let Payload::Garbled(changes) = payload {
+            // Of its copies several may have met the same fault: that is one packet.
+            let mut told: Vec<Finding> = Vec::new();
+            for (finding, at_ns) in changes.all().filter_map(|change| garbled(packet, change)) {
+                if !told.iter().any(|other| other.is_same(&finding)) {
+                    told.push(finding.clone());
+                    self.note(finding, Sighting { number, at_ns });
+                }
+            }
         }
         if !matches!(packet.verdict(), Outcome::Incomplete { .. })
             && let Some((finding, at_ns)) = dropped(packet, &self.reasons, symbol)

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use skbtrace_common::{Context, DeviceKey, EventFlags, HopId};
+use skbtrace_common::{Context, DeviceKey, HopId};
 
 use super::finding::{Detail, Device, Finding, Hook, Sighting, neighbours, way};
 use super::words::{Class, Span};
@@ -60,8 +60,7 @@ impl Late {
 
     fn pair(&mut self, steps: &[Step], from: usize, number: u64) {
         let (before, after) = (&steps[from], &steps[steps.len() - 1]);
-        let nested = (before.event.flags | after.event.flags) & EventFlags::NESTED != 0;
-        let Some((limit_ns, queue)) = limit(before, after).filter(|_| !nested) else { return };
+        let Some((limit_ns, queue)) = limit(before, after) else { return };
         let limit_ns = self.slow_ns.unwrap_or(limit_ns);
         let took_ns = after.event.time_ns.saturating_sub(before.event.time_ns);
         let device = if queue.is_some() { Device::of(after) } else { Device::of(before) };

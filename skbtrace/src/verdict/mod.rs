@@ -33,6 +33,6 @@ pub use digest::{Place, locate, sum};
 pub use fields::{Changed, Field, Known};
 pub use finding::{Detail, Device, Finding, Hook};
 pub use findings::Findings;
-pub use payload::{Change, Payload, Site, payload};
+pub use payload::{Change, Changes, Payload, Site, payload};
 pub use rules::{Explained, Host, explain, label};
 pub use words::{Cause, Class, Span};

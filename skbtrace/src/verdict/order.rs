@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
-use skbtrace_common::{DeviceKey, EventFlags};
+use skbtrace_common::DeviceKey;
 
 use super::finding::{Detail, Device, Finding, Sighting, neighbours, way};
 use super::late::{enters_queue, leaves_queue};
@@ -57,8 +57,7 @@ impl Order {
         }
         for (from, to) in neighbours(&packet.steps) {
             let (before, after) = (&packet.steps[from], &packet.steps[to]);
-            let nested = (before.event.flags | after.event.flags) & EventFlags::NESTED != 0;
-            if enters_queue(before.hop) && leaves_queue(after) && !nested {
+            if enters_queue(before.hop) && leaves_queue(after) {
                 self.pass(&packet.steps[..=to], from, number);
             }
         }

@@ -5,7 +5,7 @@
 //! cannot be compared, because something between was not seen, is left open. Inside a tunnel a packet's payload is another,
 //! tunnel headers included: each is compared with its own.
 
-use skbtrace_common::{Digest, EventFlags, HopId};
+use skbtrace_common::{Digest, HopId};
 
 use super::digest::{Place, is_whole, locate, sum};
 use crate::trace::{Outcome, Packet, Step};
@@ -21,7 +21,49 @@ pub enum Payload {
         hops: u32,
     },
     /// It changed.
-    Garbled(Change),
+    Garbled(Changes),
+}
+
+/// So many changes of one packet are told besides the first.
+const MORE: usize = 3;
+
+/// Where it changed: mostly in one place, in more where more than one writes to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changes {
+    first: Change,
+    more: [Option<Change>; MORE],
+}
+
+impl Changes {
+    fn new(first: Change) -> Changes {
+        Changes { first, more: [None; MORE] }
+    }
+
+    /// Adds one, unless it is what is known already, seen from further off: from outside a tunnel, what changed inside.
+    fn add(&mut self, change: Change) {
+        if self.all().any(|known| change.encloses(known)) {
+            return;
+        }
+        if let Some(free) = self.more.iter_mut().find(|more| more.is_none()) {
+            *free = Some(change);
+        }
+    }
+
+    /// The first of them.
+    #[must_use]
+    pub fn first(&self) -> &Change {
+        &self.first
+    }
+
+    /// All but the first, in the order in which they were found.
+    pub fn more(&self) -> impl Iterator<Item = &Change> {
+        self.more.iter().flatten()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Change> {
+        std::iter::once(&self.first).chain(self.more())
+    }
 }
 
 /// A hop of a packet, or of one of its branches.
@@ -35,7 +77,7 @@ pub struct Site {
     pub step: u32,
 }
 
-/// Where it changed first.
+/// Where it changed, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The last hop at which it was as before.
@@ -46,21 +88,31 @@ pub struct Change {
     pub place: Option<Place>,
 }
 
+impl Change {
+    /// Whether another change lies between the two hops of this one.
+    fn encloses(&self, other: &Change) -> bool {
+        // A branch begins behind every hop that its packet had by then.
+        let begins = other.before.packet == self.before.packet && other.before.step >= self.before.step
+            || other.before.packet == self.after.packet && self.before.packet != self.after.packet;
+        begins && other.after.packet == self.after.packet && other.after.step <= self.after.step
+    }
+}
+
 /// What is known so far.
 struct Found {
     hops: u32,
     /// Something could not be compared.
     open: bool,
-    change: Option<Change>,
+    changes: Option<Changes>,
 }
 
 /// Compares the payload of a packet and its branches along their paths.
 #[must_use]
 pub fn payload(packet: &Packet) -> Payload {
-    let mut found = Found { hops: 0, open: false, change: None };
+    let mut found = Found { hops: 0, open: false, changes: None };
     walk(packet, Bases::default(), &mut found);
     match found {
-        Found { change: Some(change), .. } => Payload::Garbled(change),
+        Found { changes: Some(changes), .. } => Payload::Garbled(changes),
         Found { hops: 2.., open: false, .. } => Payload::Same { hops: found.hops },
         _ => Payload::Unverified,
     }
@@ -105,12 +157,13 @@ fn walk<'a>(packet: &'a Packet, inherited: Bases<'a>, found: &mut Found) {
     found.open |= matches!(packet.outcome, Outcome::Incomplete { .. });
     let mut bases = inherited;
     for (index, step) in packet.steps.iter().enumerate() {
-        if step.missing > 0 || step.event.flags & EventFlags::NESTED != 0 {
-            // What was not seen may have changed it: nothing is said across the gap.
+        if step.missing > 0 || step.is_nested() {
+            // What was not seen may have changed it: nothing is said across the gap, nor across the two beside a step around which
+            // hops were skipped.
             found.open |= bases.last.is_some();
             bases = Bases::default();
         }
-        if is_whole(&step.digest) && is_comparable(step) {
+        if is_whole(&step.digest) && is_comparable(step) && !step.is_nested() {
             let here = Base::of(packet, step);
             if let Some(base) = bases.replace(here) {
                 compare(packet, base, here, found);
@@ -171,10 +224,11 @@ fn compare(packet: &Packet, before: Base<'_>, after: Base<'_>, found: &mut Found
 }
 
 fn note(found: &mut Found, before: Base<'_>, after: Base<'_>, place: Option<Option<Place>>) {
-    if let Some(place) = place
-        && found.change.is_none()
-    {
-        found.change = Some(Change { before: before.site, after: after.site, place });
+    let Some(place) = place else { return };
+    let change = Change { before: before.site, after: after.site, place };
+    match &mut found.changes {
+        Some(changes) => changes.add(change),
+        none => *none = Some(Changes::new(change)),
     }
 }
 
@@ -204,7 +258,7 @@ fn cut(packet: &Packet, base: Base<'_>, own: Option<Base<'_>>, found: &mut Found
 
 fn first(packet: &Packet, layer: i8) -> Option<Base<'_>> {
     let step = packet.steps.iter().find(|step| is_whole(&step.digest) && step.layer == layer)?;
-    (step.missing == 0).then(|| Base::of(packet, step))
+    (step.missing == 0 && !step.is_nested()).then(|| Base::of(packet, step))
 }
 
 #[cfg(test)]

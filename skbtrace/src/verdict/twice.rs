@@ -4,7 +4,7 @@
 //! clone of it that leave by the same device are the same packet twice. Parts of a packet are not the same, nor is what TCP
 //! sends again: that begins anew, at the sender.
 
-use skbtrace_common::{DeviceKey, EventFlags, HopId};
+use skbtrace_common::{DeviceKey, HopId};
 
 use super::finding::{Detail, Device, Finding, lineage, way};
 use super::words::{Class, Span};
@@ -19,10 +19,9 @@ pub(super) fn duplicated(packet: &Packet) -> Option<(Finding, u64)> {
     }
     let mut seen: Vec<(DeviceKey, u64)> = Vec::new();
     for part in packet.tree() {
-        let nested = |step: &Step| step.event.flags & EventFlags::NESTED != 0;
         let mut own: Vec<DeviceKey> = Vec::new();
         for (index, step) in part.steps.iter().enumerate() {
-            let Some(device) = Device::of(step).filter(|_| step.hop == HopId::VethXmit && !nested(step)) else {
+            let Some(device) = Device::of(step).filter(|_| step.hop == HopId::VethXmit) else {
                 continue;
             };
             if seen.iter().any(|(key, _)| *key == device.key) {

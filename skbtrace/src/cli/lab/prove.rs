@@ -17,7 +17,7 @@ use crate::lab::{
 
 #[derive(Debug, Args)]
 pub(super) struct ProveArgs {
-    /// Which faults, by name [default: all of them]
+    /// Which faults, by name [default: all of them, some of them two at once, and none]
     names: Vec<String>,
     /// All of them at once, which must then all be found
     #[arg(long, requires = "names")]
@@ -30,9 +30,8 @@ pub(super) struct ProveArgs {
 pub(super) fn run(args: &ProveArgs) -> anyhow::Result<ExitCode> {
     let named: Result<Vec<_>, _> = args.names.iter().map(|name| fault::find(name)).collect();
     let named = named?;
-    let all = || fault::all().map(|fault| vec![fault]).collect();
     let rows: Vec<Vec<&'static Fault>> = match (named.is_empty(), args.together) {
-        (true, _) => all(),
+        (true, _) => fault::all().map(|fault| vec![fault]).chain(fault::pairs()?).collect(),
         (false, true) => vec![named],
         (false, false) => named.into_iter().map(|fault| vec![fault]).collect(),
     };

@@ -67,6 +67,14 @@ pub fn all() -> impl Iterator<Item = &'static Fault> {
     gallery::PAGES.iter().copied().flatten()
 }
 
+/// Faults that are tried two at once.
+///
+/// # Errors
+/// [`Error::Unknown`]: never, as long as the table is right.
+pub fn pairs() -> Result<Vec<Vec<&'static Fault>>, Error> {
+    gallery::PAIRS.iter().map(|names| names.iter().map(|name| find(name)).collect()).collect()
+}
+
 /// The fault of that name.
 ///
 /// # Errors

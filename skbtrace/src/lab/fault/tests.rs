@@ -112,6 +112,16 @@ fn faults_that_change_the_same_thing_clash() {
 }
 
 #[test]
+fn two_at_once_stand_in_one_scenario_and_do_not_clash() {
+    for pair in pairs().unwrap() {
+        let [one, other] = pair[..] else { panic!("{pair:?}") };
+        assert_eq!(one.scenario, other.scenario);
+        let clash = one.steps.iter().any(|step| other.steps.iter().any(|theirs| step.clashes(theirs)));
+        assert!(!clash, "{} and {}", one.name, other.name);
+    }
+}
+
+#[test]
 fn an_unknown_name_is_answered_with_the_nearest() {
     let error = find("netem-los").unwrap_err().to_string();
     assert_eq!(error, "no fault netem-los: did you mean netem-loss? `skbtrace lab fault list` has them all");

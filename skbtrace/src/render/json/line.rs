@@ -61,17 +61,25 @@ pub(super) enum Payload {
         hops: u32,
     },
     Garbled {
-        before: Site,
-        after: Site,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        offset: Option<u32>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        to: Option<u32>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        difference: Option<i16>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        bytes: Option<Bytes>,
+        #[serde(flatten)]
+        first: Garbling,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        again: Vec<Garbling>,
     },
+}
+
+#[derive(Serialize)]
+pub(super) struct Garbling {
+    pub(super) before: Site,
+    pub(super) after: Site,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) offset: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) to: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) difference: Option<i16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) bytes: Option<Bytes>,
 }
 
 #[derive(Serialize)]

@@ -11,13 +11,20 @@ use crate::verdict::payload;
 
 /// A segment of 200 bytes whose byte at `at` is another from veth_xmit on, copied so far at each hop.
 fn garbled(at: usize, snaplen: u16, kept: usize) -> Packet {
+    garbled_at(&[at], snaplen, kept)
+}
+
+/// The same, and the next of these bytes from each hop behind that on.
+fn garbled_at(places: &[usize], snaplen: u16, kept: usize) -> Packet {
     let mut stitcher = Stitcher::new(StitchOptions { payload: kept, ..Default::default() });
     let mut packets = Vec::new();
-    let mut behind = false;
+    let mut behind = 0;
     for event in Lab::new().tcp_data(1, 100, 200) {
-        behind |= event.hop == HopId::VethXmit as u16;
+        if behind > 0 || event.hop == HopId::VethXmit as u16 {
+            behind = places.len().min(behind + 1);
+        }
         let mut bytes: Vec<u8> = (b'A'..=b'Z').cycle().take(200).collect();
-        bytes[at] ^= u8::from(behind) << 7;
+        places[..behind].iter().for_each(|at| bytes[*at] ^= 0x80);
         let (event, frame) = with_bytes(event, 40, false);
         let frame = [&frame[..], &bytes].concat();
         let frame = frame.get(..usize::from(snaplen)).unwrap_or(&frame);
@@ -31,8 +38,8 @@ fn garbled(at: usize, snaplen: u16, kept: usize) -> Packet {
 }
 
 /// As little of a digest as tells that it is another.
-fn digest(start: u32, behind: bool) -> Digest {
-    let blocks = [u64::from(behind) << 63 | 12345, 0, 0, 0, 0, 0, 0, 0];
+fn digest(start: u32, behind: usize) -> Digest {
+    let blocks = [(behind as u64) << 62 | 12345, 0, 0, 0, 0, 0, 0, 0];
     Digest { blocks, start, bytes: 200, state: DigestState::WHOLE, l4_header_len: 20, ..Digest::default() }
 }
 
@@ -88,6 +95,27 @@ fn the_lines_around_the_first_difference_are_shown() {
 }
 
 #[test]
+fn a_payload_that_changes_again_is_shown_again() {
+    let packet = garbled_at(&[3, 5], 512, 256);
+    let mut out = Vec::new();
+    Text::new(Style { payload: Some(8), ..WANTED }).packet(&mut out, &packet, &payload(&packet), &LabNames).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let told =
+        "GARBLED between __dev_queue_xmit and veth_xmit, again between veth_xmit and __dev_forward_skb; delivered";
+    assert!(text.lines().next().unwrap().contains(told), "{text}");
+    let rows = text.lines().filter(|line| line.contains("◀ payload changed"));
+    let marked = rows.map(|row| ["veth_xmit", "__dev_forward_skb"].map(|hop| row.contains(hop)));
+    assert_eq!(marked.collect::<Vec<_>>(), [[true, false], [false, true]], "{text}");
+    assert_eq!(text.matches("bytes of the payload at").count(), 2);
+    let mut out = Vec::new();
+    Json::default().packet(&mut out, &packet, &payload(&packet), &LabNames).unwrap();
+    let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    assert!(validator().is_valid(&line), "{line:#}");
+    let again = &line["payload"]["again"];
+    assert_eq!((again.as_array().unwrap().len(), &again[0]["after"]["hop"]), (1, &"__dev_forward_skb".into()));
+}
+
+#[test]
 fn on_a_terminal_the_bytes_that_differ_are_painted() {
     let text = below(&garbled(101, 512, 256), Style { colour: true, ..WANTED });
     assert!(text.contains("\x1b[31m58\x1b[0m") && text.contains("\x1b[31md8\x1b[0m"), "{text:?}");
@@ -107,10 +135,14 @@ fn where_there_are_no_bytes_it_is_said_how_to_get_them() {
     ");
 }
 
+fn validator() -> jsonschema::Validator {
+    let schema = serde_json::from_str(include_str!("../../../schema/packet.schema.json")).unwrap();
+    jsonschema::draft202012::new(&schema).unwrap()
+}
+
 #[test]
 fn programs_get_the_same_bytes() {
-    let schema = serde_json::from_str(include_str!("../../../schema/packet.schema.json")).unwrap();
-    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    let validator = validator();
     let json = |packet: &Packet| {
         let mut out = Vec::new();
         Json::default().packet(&mut out, packet, &payload(packet), &LabNames).unwrap();
@@ -124,6 +156,7 @@ fn programs_get_the_same_bytes() {
     let at = (101 - 32) * 2;
     assert_eq!((&of("before")[at..at + 2], &of("after")[at..at + 2]), ("58", "d8"));
     assert_eq!(of("before")[..at], of("after")[..at]);
+    assert_eq!(json(&garbled(101, 512, 256)).get("again"), None);
     assert_eq!(json(&garbled(101, 512, 0)).get("bytes"), None);
     assert_eq!(json(&garbled(101, 96, 256)).get("bytes"), None);
 }

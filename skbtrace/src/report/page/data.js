@@ -19,7 +19,7 @@ function* livesOf(life) {
 
 /** What is to be said of a packet first. */
 function kindOf(packet) {
-  if (packet.change) return "garbled";
+  if (packet.changed) return "garbled";
   return packet.verdict === "delivered" && packet.held !== undefined ? "delayed" : packet.verdict;
 }
 const isWell = (packet) => !["garbled", "dropped", "incomplete", "delayed"].includes(kindOf(packet));
@@ -46,7 +46,7 @@ function visitsOf(life) {
 /** All that words can be found in. */
 function textOf(packet) {
   if (packet.text === undefined) {
-    const texts = [`#${packet.n}`, packet.is, packet.change?.says];
+    const texts = [`#${packet.n}`, packet.is, packet.changed?.says];
     for (const life of livesOf(packet)) texts.push(life.ended, life.words);
     packet.text = texts.filter(Boolean).join("\n").toLowerCase();
   }
@@ -85,8 +85,7 @@ function packetsOf(finding) {
   if (held) return (finding.all = new Set(held));
   const alike = packets.filter((packet) => {
     if (finding.class === "garbled") {
-      const change = packet.change;
-      return change && hops[change.from].name === finding.from && hops[change.to].name === (finding.to ?? finding.from);
+      return packet.changed?.all.some((change) => hops[change.from].name === finding.from && hops[change.to].name === (finding.to ?? finding.from));
     }
     if (finding.class !== "dropped" || packet.verdict !== "dropped") return false;
     const last = [...stepsOf(packet)].findLast(([shape]) => !hops[shape.hop].end);

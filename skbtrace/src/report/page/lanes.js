@@ -99,13 +99,14 @@ class Lanes {
       // Until the first device is known, the packet is on its way there.
       const dev = shape.dev ?? (last === undefined ? this.lanes[0] : this.lanes[lane]);
       lane = Math.max(0, this.lanes.indexOf(dev));
-      const here = place === life.garbled;
+      const number = life.garbled?.findLast(([step]) => step === place)?.[1];
+      const here = number !== undefined;
       bad ||= here;
       const words = [el("span", { class: "name" }, hop.name)];
       if (shape.to !== undefined) words.push(el("span", { class: "to" }, ` → ${devices[shape.to].name}`));
       if (shape.within) words.push(el("span", { class: "within" }, ` (${shape.within})`));
       const held = life === this.packet && place === life.held;
-      if (here) words.push(el("strong", { class: "mark" }, this.packet.change.place));
+      if (here) words.push(el("strong", { class: "mark" }, this.packet.changed.all[number].place));
       if (held) words.push(el("strong", { class: "mark" }, `held for ${duration(since)} before it came here`));
       words.push(el("small", { class: "teaches" }, hop.teaches));
       const says = [...(shape.says ?? [])];
@@ -134,7 +135,7 @@ class Lanes {
       const from = dev === undefined ? lane : Math.max(0, this.lanes.indexOf(dev));
       this.row("fork", el("div", { class: "forked", role: "cell" }, `└ branch after ${after}: ${branch.ended}`));
       // What left after the change has it.
-      this.life(branch, from, bad && (life.garbled === undefined || branch.after >= life.garbled));
+      this.life(branch, from, bad && (!life.garbled || branch.after >= life.garbled[0][0]));
     }
   }
 
@@ -160,9 +161,9 @@ function detailOf(packet) {
     el("header", { class: `is-${kind}` },
       el("h3", {}, sign(kind, 20), ` #${packet.n} `, el("span", { class: "mono" }, packet.is),
         el("button", { type: "button", class: "teach", "aria-pressed": String(byId("detail").classList.contains("explain")), onclick: explain, title: "What the kernel does at each hop (e)" }, "Explain")),
-      el("p", { class: "verdict" }, packet.change && el("strong", {}, `${packet.change.says}; `), kind === "delayed" && el("strong", {}, "DELAYED; "), packet.ended),
+      el("p", { class: "verdict" }, packet.changed && el("strong", {}, `${packet.changed.says}; `), kind === "delayed" && el("strong", {}, "DELAYED; "), packet.ended),
       el("p", { class: "dim" }, facts.filter(Boolean).join(" · "))),
     new Lanes(packet).grid,
-    packet.change ? hexOf(packet.change) : "",
+    ...(packet.changed?.all ?? []).map(hexOf),
   ];
 }

@@ -9,7 +9,7 @@ function strip(packet) {
   const visits = visitsOf(packet).slice(0, VISITS);
   const cells = visits.map((visit, place) => {
     const x = place * 11;
-    if (packet.garbled !== undefined && visit.steps.includes(packet.garbled)) {
+    if (packet.garbled?.some(([step]) => visit.steps.includes(step))) {
       return draw("path", { class: "is-garbled", transform: `translate(${x - 1} 0) scale(.62)`, d: SIGNS.garbled[1] });
     }
     return draw("rect", { x: x + 1, y: 2, width: 6, height: 6 });
@@ -92,7 +92,7 @@ class List {
   row(at) {
     const packet = packets[this.found[at]];
     const kind = kindOf(packet);
-    const said = packet.change ? packet.change.says : packet.ended;
+    const said = packet.changed ? packet.changed.says : packet.ended;
     const node = el("div", { class: `row is-${kind}`, role: "option", id: `row-${at}`, "data-place": this.found[at], "aria-setsize": this.found.length, "aria-posinset": at + 1, "--top": `${at * ROW}px` },
       sign(kind),
       el("span", { class: "n" }, `#${packet.n}`),

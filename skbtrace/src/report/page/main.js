@@ -117,7 +117,7 @@ const ON_PAPER = 250;
 function toPaper() {
   const shown = state.found.slice(0, ON_PAPER).map((place) => packets[place]);
   const rows = shown.map((packet) => el("tr", {}, el("td", { class: "number" }, `#${packet.n}`), el("td", {}, packet.is),
-    el("td", {}, sign(kindOf(packet)), ` ${packet.change ? `${packet.change.says}; ` : ""}${packet.ended}`)));
+    el("td", {}, sign(kindOf(packet)), ` ${packet.changed ? `${packet.changed.says}; ` : ""}${packet.ended}`)));
   const rest = state.found.length - shown.length;
   byId("printed").replaceChildren(el("table", {}, el("tbody", {}, ...rows)), rest > 0 ? el("p", {}, `… and ${counted(rest, "packet")} more: a query chooses which are printed.`) : "");
 }

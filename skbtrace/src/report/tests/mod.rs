@@ -29,22 +29,29 @@ fn stitched(events: &[Event]) -> (Vec<Packet>, Summary) {
 
 /// A segment of 64 bytes, one of which is another from veth_xmit on, with its bytes.
 fn garbled(lab: &mut Lab, id: u64) -> Packet {
+    garbled_at(lab, id, &[20])
+}
+
+/// The same, and the next of these bytes from each hop behind that on.
+fn garbled_at(lab: &mut Lab, id: u64, places: &[usize]) -> Packet {
     let mut stitcher = Stitcher::new(StitchOptions { payload: 64, ..Default::default() });
     let mut packets = Vec::new();
-    let mut behind = false;
+    let mut behind = 0;
     for event in lab.tcp_data(id, 100, 64) {
-        behind |= event.hop == HopId::VethXmit as u16;
+        if behind > 0 || event.hop == HopId::VethXmit as u16 {
+            behind = places.len().min(behind + 1);
+        }
         let (event, headers) = with_bytes(event, 40, false);
         let mut bytes: Vec<u8> = (b'a'..=b'z').cycle().take(64).collect();
-        bytes[20] ^= u8::from(behind) << 5;
+        places[..behind].iter().for_each(|at| bytes[*at] ^= 0x20);
         let frame = [&headers[..], &bytes].concat();
-        let blocks = [u64::from(behind) << 63 | 12345, 0, 0, 0, 0, 0, 0, 0];
+        let blocks = [(behind as u64) << 62 | 12345, 0, 0, 0, 0, 0, 0, 0];
         let whole = DigestState::WHOLE;
         let digest =
             Digest { blocks, start: event.seq, bytes: 64, state: whole, l4_header_len: 20, ..Digest::default() };
         let digest = if event.flags & EventFlags::END == 0 { digest } else { Digest::default() };
-        stitcher
-            .push_copied(&Event { caplen: frame.len() as u16, ..event }, &digest, &frame, &mut |it| packets.push(it));
+        let event = Event { caplen: frame.len() as u16, ..event };
+        stitcher.push_copied(&event, &digest, &frame, &mut |it| packets.push(it));
     }
     packets.remove(0)
 }

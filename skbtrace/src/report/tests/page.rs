@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{data_of, garbled, page, stitched};
+use super::{data_of, garbled, garbled_at, page, stitched};
 use crate::store::testkit::names;
 use crate::trace::testkit::{Lab, VETH2, in_order};
 use crate::verdict::payload;
@@ -90,14 +90,33 @@ fn the_step_that_first_saw_the_change_is_marked_and_has_the_bytes() {
     let bad = garbled(&mut Lab::new(), 1);
     let data = data_of(page(&[bad], None, &names(), 10));
     let packet = &data["packets"][0];
-    let place = packet["garbled"].as_u64().unwrap() as usize;
+    assert_eq!(packet["garbled"].as_array().unwrap().len(), 1);
+    let place = packet["garbled"][0][0].as_u64().unwrap() as usize;
     assert_eq!(steps(&data, packet).lines().nth(place).unwrap().split(' ').nth(1), Some("veth_xmit"));
-    let change = &packet["change"];
+    let change = &packet["changed"]["all"][0];
     assert_eq!((change["offset"].as_u64(), change["before"].as_str().unwrap().len()), (Some(0), 128));
     let byte = |side: &str| change[side].as_str().unwrap()[40..42].to_owned();
     assert_eq!((byte("before"), byte("after")), ("75".to_owned(), "55".to_owned()));
-    insta::assert_snapshot!(change["says"].as_str().unwrap(), @"GARBLED between __dev_queue_xmit and veth_xmit");
+    insta::assert_snapshot!(packet["changed"]["says"].as_str().unwrap(), @"GARBLED between __dev_queue_xmit and veth_xmit");
     assert_eq!(change.get("why"), None);
+}
+
+#[test]
+fn a_payload_that_changes_twice_is_marked_twice() {
+    let bad = garbled_at(&mut Lab::new(), 1, &[20, 40]);
+    let data = data_of(page(&[bad], None, &names(), 10));
+    let packet = &data["packets"][0];
+    let all = steps(&data, packet);
+    let marks = packet["garbled"].as_array().unwrap().iter().map(|mark| {
+        let hop = all.lines().nth(mark[0].as_u64().unwrap() as usize).unwrap();
+        (hop.split(' ').nth(1).unwrap(), &mark[1])
+    });
+    assert_eq!(marks.collect::<Vec<_>>(), [("veth_xmit", &json!(0)), ("__dev_forward_skb", &json!(1))]);
+    let says = "GARBLED between __dev_queue_xmit and veth_xmit, again between veth_xmit and __dev_forward_skb";
+    assert_eq!(packet["changed"]["says"], says);
+    let byte = |number: usize, side: &str| packet["changed"]["all"][number][side].as_str().unwrap()[80..82].to_owned();
+    assert_eq!([byte(0, "before"), byte(0, "after"), byte(1, "before"), byte(1, "after")], ["6f", "6f", "6f", "4f"]);
+    assert_eq!(data["findings"].as_array().unwrap().len(), 2);
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn where_a_payload_changed_there_is_a_mark() {
     let events = trace(&[bad]);
     let marks: Vec<&str> =
         events.iter().filter(|event| event["ph"] == "i").map(|event| event["name"].as_str().unwrap()).collect();
-    insta::assert_snapshot!(marks.join("\n"), @"GARBLED between __dev_queue_xmit and veth_xmit: payload changed: it differs from somewhere in bytes 0 to 63 on");
+    insta::assert_snapshot!(marks.join("\n"), @"GARBLED: payload changed: it differs from somewhere in bytes 0 to 63 on");
 }
 
 #[test]

@@ -153,7 +153,10 @@ impl Stitcher {
 
     /// The packet has ended: it waits for its reader no more. A connection of which nothing waits is forgotten.
     pub(super) fn forget_unread(&mut self, key: u64) {
-        let Some(open) = self.open.get(&key).filter(|_| self.options.tcp_ends_unseen) else { return };
+        if !self.options.tcp_ends_unseen {
+            return;
+        }
+        let Some(open) = self.open.get(&key) else { return };
         for step in open.steps.iter().filter(|step| brings_data(step.hop, &step.event)) {
             let direction = Direction::of(&step.event);
             let Some(data) = self.taken.data.get_mut(&direction) else { continue };

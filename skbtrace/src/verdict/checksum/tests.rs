@@ -2,13 +2,11 @@
 
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
-use skbtrace_common::{Digest, Event, EventFlags, HopId};
+use skbtrace_common::{Digest, Event, EventFlags, HopId, IpSummed};
 
-use super::{Checksum, Checksums, NONE, PARTIAL, UNNECESSARY, Why, checksums, fold, is_trust_unearned};
+use super::{Checksum, Checksums, Why, checksums, fold, is_trust_unearned};
 use crate::trace::Lab;
 use crate::verdict::digest::tests::digest_of;
-
-const COMPLETE: u8 = 2;
 
 /// What a test packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +123,7 @@ fn what_is_right_is_right_whoever_looks() {
     for kind in KINDS {
         for seq in 0..9 {
             let made = made(kind, (u32::MAX - 4).wrapping_add(seq), b"an odd number of bytes, and more of them");
-            for ip_summed in [NONE, UNNECESSARY, COMPLETE, PARTIAL] {
+            for ip_summed in [IpSummed::NONE, IpSummed::UNNECESSARY, IpSummed::COMPLETE, IpSummed::PARTIAL] {
                 let judged = made.judged(ip_summed);
                 assert_eq!(judged.transport, Some(Checksum::Ok), "{kind:?} {seq} {ip_summed}");
                 assert_eq!(judged.header, (made.ip == 20).then_some(Checksum::Ok), "{kind:?}");
@@ -138,18 +136,18 @@ fn what_is_right_is_right_whoever_looks() {
 fn what_is_left_to_a_device_is_no_fault() {
     for kind in KINDS.into_iter().filter(|kind| !matches!(kind, Kind::Icmp)) {
         let mut deferred = made(kind, 5, b"payload").deferred();
-        assert_eq!(deferred.transport(PARTIAL), Checksum::Deferred, "{kind:?}");
+        assert_eq!(deferred.transport(IpSummed::PARTIAL), Checksum::Deferred, "{kind:?}");
         // It does not speak of the payload, which is the point.
         *deferred.bytes.last_mut().unwrap() ^= 1;
-        assert_eq!(deferred.transport(PARTIAL), Checksum::Deferred, "{kind:?}");
+        assert_eq!(deferred.transport(IpSummed::PARTIAL), Checksum::Deferred, "{kind:?}");
         // Nor may anybody take it for a checksum.
-        assert_eq!(deferred.transport(NONE), Checksum::BadDropped, "{kind:?}");
-        assert_eq!(deferred.transport(UNNECESSARY), Checksum::BadTrusted, "{kind:?}");
+        assert_eq!(deferred.transport(IpSummed::NONE), Checksum::BadDropped, "{kind:?}");
+        assert_eq!(deferred.transport(IpSummed::UNNECESSARY), Checksum::BadTrusted, "{kind:?}");
         // Of another length, as that of a GSO packet would be if it spoke of none.
         let mut longer = made(kind, 5, b"payload and more").deferred();
         longer.bytes[deferred.field..deferred.field + 2]
             .copy_from_slice(&deferred.bytes[deferred.field..deferred.field + 2]);
-        assert_eq!(longer.transport(PARTIAL), Checksum::BadTrusted, "{kind:?}");
+        assert_eq!(longer.transport(IpSummed::PARTIAL), Checksum::BadTrusted, "{kind:?}");
     }
 }
 
@@ -157,7 +155,7 @@ fn what_is_left_to_a_device_is_no_fault() {
 fn a_socket_has_what_was_found_good() {
     let udp = made(Kind::Udp, 5, b"payload");
     let judge = |made: &Made, hop: HopId| {
-        let event = Event { hop: hop as u16, ..made.event(NONE) };
+        let event = Event { hop: hop as u16, ..made.event(IpSummed::NONE) };
         checksums(&event, &made.digest()).unwrap().transport.unwrap()
     };
     // udp_queue_rcv_one_skb pulls the header, and PARTIAL becomes NONE.
@@ -175,15 +173,15 @@ fn a_packet_that_is_still_to_be_cut_is_judged_by_its_pseudo_header_alone() {
         let event = Event { gso_size: 1448, ..made.event(ip_summed) };
         checksums(&event, &made.digest()).unwrap().transport
     };
-    assert_eq!(judge(&whole.clone().deferred(), PARTIAL), Some(Checksum::Deferred));
-    assert_eq!(judge(&whole, UNNECESSARY), Some(Checksum::NotComputable(Why::Gso)));
+    assert_eq!(judge(&whole.clone().deferred(), IpSummed::PARTIAL), Some(Checksum::Deferred));
+    assert_eq!(judge(&whole, IpSummed::UNNECESSARY), Some(Checksum::NotComputable(Why::Gso)));
 }
 
 #[test]
 fn what_cannot_be_told_is_not_told() {
     let udp = made(Kind::Udp, 0, b"payload");
     let judge = |change: &dyn Fn(&mut Event, &mut Digest)| {
-        let (mut event, mut digest) = (udp.event(NONE), udp.digest());
+        let (mut event, mut digest) = (udp.event(IpSummed::NONE), udp.digest());
         change(&mut event, &mut digest);
         checksums(&event, &digest).and_then(|sums| sums.transport)
     };
@@ -196,14 +194,14 @@ fn what_cannot_be_told_is_not_told() {
     assert_eq!(judge(&|event, _| event.l4_proto = 50), None);
     assert_eq!(judge(&|_, digest| digest.l4_header_len = 0), None);
     // Where there is no digest, nothing is judged at all.
-    assert_eq!(checksums(&Event { flags: EventFlags::L3, ..udp.event(NONE) }, &udp.digest()), None);
-    assert_eq!(checksums(&udp.event(NONE), &Digest::default()), None);
+    assert_eq!(checksums(&Event { flags: EventFlags::L3, ..udp.event(IpSummed::NONE) }, &udp.digest()), None);
+    assert_eq!(checksums(&udp.event(IpSummed::NONE), &Digest::default()), None);
 }
 
 #[test]
 fn a_tunnel_has_its_own_for_when_the_one_inside_is_filled_in() {
     let judge = |made: &Made, flags| {
-        let mut event = made.event(PARTIAL);
+        let mut event = made.event(IpSummed::PARTIAL);
         event.flags |= flags;
         checksums(&event, &made.digest()).unwrap().transport.unwrap()
     };
@@ -230,7 +228,7 @@ fn a_tunnel_has_its_own_for_when_the_one_inside_is_filled_in() {
         assert_eq!(judge(&udp, EventFlags::INNER_SUM), expected, "{kind:?}");
     }
     // The IP header's is its own.
-    let mut event = made(Kind::Udp, 5, b"a packet inside").event(PARTIAL);
+    let mut event = made(Kind::Udp, 5, b"a packet inside").event(IpSummed::PARTIAL);
     event.flags |= EventFlags::INNER_SUM;
     let digest = made(Kind::Udp, 5, b"a packet inside").digest();
     assert_eq!(checksums(&event, &digest).unwrap().header, Some(Checksum::Ok));
@@ -240,22 +238,22 @@ fn a_tunnel_has_its_own_for_when_the_one_inside_is_filled_in() {
 fn udp_needs_none_over_ipv4() {
     let mut udp = made(Kind::Udp, 0, b"payload");
     udp.bytes[udp.field..udp.field + 2].fill(0);
-    assert_eq!(udp.transport(NONE), Checksum::None);
+    assert_eq!(udp.transport(IpSummed::NONE), Checksum::None);
     let mut udp = made(Kind::Udp6, 0, b"payload");
     udp.bytes[udp.field..udp.field + 2].fill(0);
-    assert_eq!(udp.transport(NONE), Checksum::BadDropped);
+    assert_eq!(udp.transport(IpSummed::NONE), Checksum::BadDropped);
 }
 
 #[test]
 fn trust_that_a_veth_makes_up_is_seen() {
     let trip = Lab::new().datagram(1, 1).events;
     let at = |hop| *trip.iter().find(|event| event.hop == hop as u16).unwrap();
-    let sent = Event { ip_summed: NONE, ..at(HopId::DevForwardSkb) };
-    let came = Event { ip_summed: UNNECESSARY, ..at(HopId::NetifRxInternal) };
+    let sent = Event { ip_summed: IpSummed::NONE, ..at(HopId::DevForwardSkb) };
+    let came = Event { ip_summed: IpSummed::UNNECESSARY, ..at(HopId::NetifRxInternal) };
     assert!(is_trust_unearned(&sent, &came));
-    assert!(!is_trust_unearned(&Event { ip_summed: PARTIAL, ..sent }, &came));
+    assert!(!is_trust_unearned(&Event { ip_summed: IpSummed::PARTIAL, ..sent }, &came));
     // GRO has looked before it says so.
-    assert!(!is_trust_unearned(&Event { ip_summed: NONE, ..came }, &came));
+    assert!(!is_trust_unearned(&Event { ip_summed: IpSummed::NONE, ..came }, &came));
 }
 
 proptest! {
@@ -268,16 +266,16 @@ proptest! {
         bit in 0u8..8,
     ) {
         let mut made = made(kind, seq, &payload);
-        prop_assert_eq!(made.transport(NONE), Checksum::Ok);
+        prop_assert_eq!(made.transport(IpSummed::NONE), Checksum::Ok);
         let at = at.index(made.bytes.len());
         made.bytes[at] ^= 1u8 << bit;
-        let (header, transport) = (made.judged(NONE).header, made.transport(NONE));
+        let (header, transport) = (made.judged(IpSummed::NONE).header, made.transport(IpSummed::NONE));
         if at >= made.ip {
             // A checksum that becomes zero is none.
             let bad = Checksum::BadDropped;
             prop_assert!(transport == bad || transport == Checksum::None, "{:?}", transport);
             let bad = Checksum::BadTrusted;
-            let transport = made.transport(UNNECESSARY);
+            let transport = made.transport(IpSummed::UNNECESSARY);
             prop_assert!(transport == bad || transport == Checksum::None, "{:?}", transport);
         } else if made.ip == 20 {
             prop_assert_eq!(header, Some(Checksum::BadDropped));

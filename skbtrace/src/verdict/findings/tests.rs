@@ -152,6 +152,23 @@ fn a_copy_for_a_bridge_that_listens_to_all_does_not_speak_for_the_packet() {
 }
 
 #[test]
+fn a_copy_that_nobody_waits_for_does_not_hide_that_another_was_refused() {
+    let mut lab = Lab::new();
+    let mut sent = lab.trip(1).addresses(17, (11, 40_000), (255, 9000)).datagram(1, 64).process(400, "sender");
+    sent.next.pkt_type = 1;
+    let sent = sent.hop(HopId::IpOutput, 0, VETH2, 92).cross(VETH2, PEER2, 92).softirq(0);
+    let sent = sent.hop(HopId::BrHandleFrame, 900, PEER2, 92);
+    let at = sent.events.len() - 1;
+    let refused = sent.hop(HopId::BrForward, 5_000, PEER2, 92).to(PEER1).dropped(900, 1, Some(REASON_NETFILTER)).events;
+    let copy = lab.clone_of(2, &refused[at]).hop(HopId::BrPassFrameUp, 100, PEER2, 92);
+    let copy = copy.hop(HopId::IpRcv, 20_000, BRIDGE, 92);
+    let ignored = copy.dropped(900, 1, Some(2)).events;
+    let all = found(&in_order([refused, ignored]));
+    let [finding] = &all[..] else { panic!("{all:#?}") };
+    assert_eq!((finding.class, finding.span), (Class::Dropped, Span::At(HopId::BrForward)));
+}
+
+#[test]
 fn drops_are_told_by_place_and_counted() {
     let mut lab = Lab::new();
     let events = [lab.udp_dropped(1, 1), lab.udp(2, 2), lab.udp_dropped(3, 3), lab.udp_dropped(4, 4)].concat();
@@ -203,7 +220,8 @@ fn what_is_garbled_and_then_dropped_is_both_unless_it_was_dropped_for_it() {
             trip = trip.hop(HopId::NetifRxInternal, 900, VETH1, 92).hop(HopId::IpLocalDeliver, 900, VETH1, 92);
         }
         let events = trip.dropped(900, 1, reason).events;
-        let bytes = |event: &Event| if event.hop < HopId::BrForward as u16 { b"as sent!" } else { b"garbled!" };
+        let from = events.iter().find(|event| event.hop == HopId::BrForward as u16).unwrap().step;
+        let bytes = |event: &Event| if event.step < from { b"as sent!" } else { b"garbled!" };
         let digest = |event: &Event| match event.flags & EventFlags::END {
             0 => digest_of(8, bytes(event)),
             _ => Digest::default(),

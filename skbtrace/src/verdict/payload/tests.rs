@@ -36,7 +36,7 @@ fn faithful(event: &Event) -> Option<Vec<u8>> {
 
 fn change(packet: &Packet) -> Change {
     match payload(packet) {
-        Payload::Garbled(change) => change,
+        Payload::Garbled(changes) => *changes.first(),
         other => panic!("{other:?}"),
     }
 }
@@ -84,6 +84,37 @@ fn a_tunnel_s_headers_garble_nothing_and_hide_nothing() {
 }
 
 #[test]
+fn what_changes_in_a_tunnel_is_told_once() {
+    let (outside, around) = ((HopId::IpOutput, HopId::IpRcv), (HopId::NetDevStartXmit, HopId::NetifRxInternal));
+    // Where the datagram is first seen there is nothing of its own to compare it with.
+    for (at, expected) in [(2, around), (3, outside)] {
+        let (_, packet) = tunnelled(|n, bytes| bytes[20] ^= u8::from(n >= at));
+        let Payload::Garbled(changes) = payload(&packet) else { panic!("garbled") };
+        let hops: Vec<_> = changes.all().map(|change| (change.before.hop, change.after.hop)).collect();
+        assert_eq!(hops, [expected], "{at}");
+    }
+}
+
+#[test]
+fn each_of_those_that_write_to_a_packet_is_found() {
+    let events = Lab::new().tcp_data(1, 100, 300);
+    let packets = stitch(&events, |n, event| {
+        let mut bytes = faithful(event)?;
+        bytes[20] ^= u8::from(n >= 5);
+        bytes[90] ^= u8::from(n >= 9);
+        Some(bytes)
+    });
+    let Payload::Garbled(changes) = payload(&packets[0]) else { panic!("garbled") };
+    let found: Vec<_> = changes.all().map(|change| (change.before.step, change.after.step)).collect();
+    assert_eq!(found, [(4, 5), (8, 9)]);
+    let offsets = changes.all().map(|change| match change.place {
+        Some(Place::Byte { offset, .. }) => offset,
+        _ => panic!("{change:?}"),
+    });
+    assert_eq!(offsets.collect::<Vec<_>>(), [20, 90]);
+}
+
+#[test]
 fn a_byte_that_changes_is_found_between_its_hops() {
     let events = Lab::new().tcp_data(1, 100, 300);
     for at in 1..events.len() - 1 {
@@ -128,23 +159,32 @@ fn nothing_is_said_across_a_gap() {
 fn nothing_is_said_across_skipped_probes() {
     let mut events = Lab::new().tcp_data(1, 100, 300);
     events[9].flags |= EventFlags::NESTED;
-    let packets = stitch(&events, |n, event| {
-        let mut bytes = faithful(event)?;
-        bytes[0] ^= u8::from(n >= 9);
-        Some(bytes)
-    });
-    assert_eq!(payload(&packets[0]), Payload::Unverified);
+    // Before the hop that had the others skipped as well as behind it.
+    for changed in [9, 10] {
+        let packets = stitch(&events, |n, event| {
+            let mut bytes = faithful(event)?;
+            bytes[0] ^= u8::from(n >= changed);
+            Some(bytes)
+        });
+        assert_eq!(payload(&packets[0]), Payload::Unverified, "{changed}");
+    }
 }
 
 /// Two segments, the second of which TCP appends to the first before a process reads both.
 fn coalesced(garble: impl Fn(&mut Vec<u8>)) -> Vec<Packet> {
+    coalesced_from(|_| {}, garble)
+}
+
+/// The same; `seen` is done to the event at which it is appended.
+fn coalesced_from(seen: impl Fn(&mut Event), garble: impl Fn(&mut Vec<u8>)) -> Vec<Packet> {
     let mut lab = Lab::new();
     let first = lab.tcp_data(1, 100, 300);
     let mut second = lab.tcp_data(2, 400, 50);
     second.truncate(second.len() - 2);
     let last = *second.last().unwrap();
-    let merge =
+    let mut merge =
         Event { hop: HopId::TcpTryCoalesce as u16, step: last.step + 1, other: 1, time_ns: last.time_ns + 9, ..last };
+    seen(&mut merge);
     let flags = last.flags | EventFlags::END;
     let end =
         Event { hop: HopId::KfreeSkbPartial as u16, step: last.step + 2, time_ns: last.time_ns + 20, flags, ..last };
@@ -173,6 +213,16 @@ fn what_is_read_is_the_segment_and_what_was_appended_to_it() {
     let whole = garbled.iter().find(|packet| packet.id == 1).unwrap();
     assert_eq!(change(whole).after.hop, HopId::SkbCopyDatagramIter);
     assert_eq!(change(whole).place, None, "only the sum of both is known");
+}
+
+#[test]
+fn nothing_is_said_of_what_was_appended_behind_a_gap() {
+    let gap = |event: &mut Event| event.flags |= EventFlags::NESTED;
+    let changed = |bytes: &mut Vec<u8>| bytes[320] ^= 4;
+    for packets in [coalesced_from(gap, changed), coalesced_from(gap, |_| {})] {
+        let whole = packets.iter().find(|packet| packet.id == 1).unwrap();
+        assert_eq!(payload(whole), Payload::Unverified);
+    }
 }
 
 #[test]
@@ -237,7 +287,7 @@ fn parts_of_a_segment_add_up_to_it() {
         assert!(packet.was_cut() && packet.branches.len() == 2, "{packet:#?}");
         match payload(packet) {
             Payload::Same { hops } => assert!(!garbled && hops as usize == events.len() - 3, "{hops}"),
-            Payload::Garbled(change) => assert!(garbled && change.before.hop == HopId::SkbSegment, "{change:?}"),
+            Payload::Garbled(all) => assert!(garbled && all.first().before.hop == HopId::SkbSegment, "{all:?}"),
             Payload::Unverified => panic!("{packet:#?}"),
         }
     }

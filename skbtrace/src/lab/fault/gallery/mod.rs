@@ -17,6 +17,16 @@ use skbtrace_common::HopId;
 /// Every page.
 pub(super) static PAGES: [&[Fault]; 5] = [&garble::PAGE, &queue::PAGE, &filter::PAGE, &link::PAGE, &ip::PAGE];
 
+/// Faults that are tried two at once, for each must be found in spite of the other: what is held up or thrown away or sent twice
+/// is garbled too, what is garbled is then dropped for another reason, and one packet is garbled by two.
+pub(super) const PAIRS: [[&str; 2]; 5] = [
+    ["netem-delay", "pedit-receiver-ingress"],
+    ["netem-loss", "pedit-receiver-ingress"],
+    ["netem-duplicate", "xdp-receiver"],
+    ["nft-bridge-payload", "tc-egress-drop"],
+    ["pedit-port-ingress", "nft-input-payload"],
+];
+
 /// The namespace of this process, with the bridge and its ports.
 const HERE: Place = None;
 const SERVER: Place = Some("ns-calm1");

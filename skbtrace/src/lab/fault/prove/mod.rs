@@ -28,7 +28,7 @@ pub struct Proof {
     pub faults: Vec<&'static str>,
     /// What their own traffic noticed, in words.
     pub traffic: Vec<String>,
-    /// Whether the traffic of each showed it: a fault that does not act proves nothing.
+    /// Whether the traffic showed it, of several faults that of one at least: a fault that does not act proves nothing.
     pub shown: bool,
     /// Datagrams of the clean traffic that arrived intact, of how many.
     pub clean: (usize, usize),
@@ -112,11 +112,14 @@ fn trace(faults: &[&'static Fault], scenario: Scenario, program: &Path, stop: &A
             traffic.extend(report.lines());
         }
     }
+    let mut effects = Vec::new();
     for fault in faults {
         let seen = show::run(fault, stop)?;
         traffic.extend(seen.lines);
-        shown &= seen.effect;
+        effects.push(seen.effect);
     }
+    // Of several faults one may swallow the other's traffic.
+    shown &= if effects.len() > 1 { effects.contains(&true) } else { !effects.contains(&false) };
     let clean = clean.finish();
     let output = tracer.finish()?;
     let verdicts: Vec<_> = faults.iter().map(|fault| (fault.name, fault.verdict)).collect();
