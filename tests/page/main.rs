@@ -105,6 +105,7 @@ fn address(browser: &Browser) -> Result<(), Failed> {
         let dom = browser.open(&page, &format!("#find={}", query.replace(' ', "%20")))?;
         has(&dom, &[shown])?;
         equal(query, dom.count("class=\"row is-"), count)?;
+        equal(query, dom.text.contains("The query finds no packet"), count == 0)?;
     }
     Ok(())
 }

@@ -47,7 +47,7 @@ class List {
 
   show(found) {
     this.found = found;
-    for (const node of this.nodes.values()) node.remove();
+    this.rows.replaceChildren(found.length === 0 ? el("p", { class: "none" }, "The query finds no packet; Escape clears it.") : "");
     this.nodes.clear();
     this.rows.style.height = `${found.length * ROW}px`;
     this.paint();

@@ -146,6 +146,7 @@ function begin() {
     byId("packets").scrollIntoView();
   });
   drawBooks();
+  document.querySelector(".workspace").hidden = packets.length === 0;
   // Without a wish: what the first finding is about.
   const found = data.findings.flatMap((finding) => [...packetsOf(finding)])[0];
   state.place = byNumber.get(about.open) ?? byNumber.get(found) ?? (packets.length > 0 ? 0 : -1);
