@@ -12,6 +12,7 @@
 //! - `trace`: events → packets. Pure
 //! - `verdict`: packets → findings. Pure
 //! - `render`: a file per output format. Pure
+//! - `report`: a recording as one page, or as a drawing. Pure
 //! - `store`: recordings of runs: pcapng files that Wireshark opens as they are. Pure
 //! - `lab`: scenarios to trace, built from network namespaces
 
@@ -24,6 +25,7 @@ pub mod host;
 pub mod lab;
 pub mod name;
 pub mod render;
+pub mod report;
 pub mod run;
 pub mod store;
 pub mod survey;

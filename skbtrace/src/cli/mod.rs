@@ -4,8 +4,10 @@ mod doctor;
 mod hops;
 mod lab;
 mod look;
+mod report;
 mod run;
 mod segment;
+mod select;
 mod show;
 mod survey;
 
@@ -28,6 +30,7 @@ Examples:
   skbtrace run --iface calmveth1 --json | jq .outcome
   skbtrace run --iface calmveth1 -w trace.pcapng     record; Wireshark opens it, and so does
   skbtrace show trace.pcapng --proto tcp --port 80
+  skbtrace report trace.pcapng -o trace.html         one page: findings, topology, every packet as a drawing
   skbtrace lab up && skbtrace lab traffic            a lab to try it on
   skbtrace doctor                                    does it work here, and what would be missing?
 
@@ -43,6 +46,8 @@ enum Command {
     Run(run::Args),
     /// Print a recording of `run -w` again
     Show(show::Args),
+    /// Make one page of a recording of `run -w`, to look at and to hand on; or a trace for Perfetto, or a diagram
+    Report(report::Args),
     /// List what on this host can change, drop or delay packets, without tracing any
     Survey(survey::Args),
     /// Say whether a run can work on this machine, what it would lack, and what to do about it
@@ -62,6 +67,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(args),
             Command::Show(args) => show::run(args),
+            Command::Report(args) => report::run(&args),
             Command::Survey(args) => survey::run(args),
             Command::Doctor(args) => doctor::run(&args),
             Command::Lab(args) => lab::run(args),

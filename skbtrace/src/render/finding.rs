@@ -19,7 +19,7 @@ impl Host for HostOf<'_> {
 }
 
 /// The line of a finding, and those below it: what they are, and what they say.
-pub(super) fn lines(explained: &Explained, names: &dyn Names) -> (String, Vec<(&'static str, String)>) {
+pub(crate) fn lines(explained: &Explained, names: &dyn Names) -> (String, Vec<(&'static str, String)>) {
     let evidence = explained.evidence.iter().map(|line| ("evidence", line.clone()));
     let cause = [("cause", explained.because.clone())];
     let advice = explained.advice.iter().map(|line| ("advice", line.clone()));

@@ -30,7 +30,7 @@ pub(super) fn tone(outcome: &Outcome) -> Tone {
 }
 
 /// The packet itself: `TCP 78.78.0.11:58854 → 78.78.0.10:8000 [PSH ACK] seq 1+77`.
-pub(super) fn headline(packet: &Packet) -> String {
+pub(crate) fn headline(packet: &Packet) -> String {
     let Some(flow) = packet.flow else { return frame(packet.ethertype) };
     let mut line = format!("{} {}", protocol(flow.proto), addresses(&flow));
     if flow.fragment {
@@ -76,7 +76,7 @@ pub(super) fn addresses(flow: &Flow) -> String {
 }
 
 /// Name of a transport protocol.
-pub(super) fn protocol(number: u8) -> String {
+pub(crate) fn protocol(number: u8) -> String {
     let name = match number {
         1 => "ICMP",
         2 => "IGMP",
@@ -134,7 +134,7 @@ pub(super) fn process_name(process: &Process) -> String {
 }
 
 /// How the packet ended, for its first line.
-pub(super) fn status(packet: &Packet, names: &dyn Names) -> String {
+pub(crate) fn status(packet: &Packet, names: &dyn Names) -> String {
     let verdict = packet.verdict();
     let took = duration(packet.total_ns());
     match verdict {
@@ -176,7 +176,7 @@ pub fn finding(packet: &Packet, payload: &Payload, names: &dyn Names) -> String 
 }
 
 /// How a packet ended, for the line under its hops. Empty where the hops say all.
-pub(super) fn last_words(packet: &Packet, names: &dyn Names) -> String {
+pub(crate) fn last_words(packet: &Packet, names: &dyn Names) -> String {
     match &packet.outcome {
         Outcome::Delivered { .. } => String::new(),
         Outcome::Incomplete { causes, seen } => {
@@ -304,7 +304,7 @@ fn cause(cause: &Cause) -> String {
     }
 }
 
-pub(super) fn queue_name(queue: Queue) -> &'static str {
+pub(crate) fn queue_name(queue: Queue) -> &'static str {
     match queue {
         Queue::Backlog => "the CPU's queue",
         Queue::VethRing => "the veth's ring",

@@ -31,11 +31,11 @@ pub(super) enum Sides<'a> {
 
 /// Whole lines of both sides, or what there is of the last.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Excerpt<'a> {
+pub(crate) struct Excerpt<'a> {
     /// Where they begin in the payload.
-    pub(super) offset: u32,
-    pub(super) before: &'a [u8],
-    pub(super) after: &'a [u8],
+    pub(crate) offset: u32,
+    pub(crate) before: &'a [u8],
+    pub(crate) after: &'a [u8],
 }
 
 /// What is known of both sides.
@@ -72,14 +72,11 @@ fn at<'a>(packet: &'a Packet, site: &Site) -> Option<(&'a Step, Option<&'a [u8]>
     })
 }
 
-/// Writes both sides, for people. `wanted` is how many bytes were asked for; `paint` marks a byte that differs.
-pub(super) fn write(text: &mut String, packet: &Packet, change: &Change, wanted: u16, paint: &dyn Fn(&str) -> String) {
-    let (old, new) = (change.before.hop.name(), change.after.hop.name());
-    let why = match sides(packet, change) {
-        Sides::Differ(excerpt) => {
-            let _ = writeln!(text, "    bytes of the payload at {old} (-) and at {new} (+):");
-            return lines(text, &excerpt, paint);
-        }
+/// Both sides around the first difference, or why they cannot be shown and what to do about it. `wanted` is how many bytes were
+/// asked for.
+pub(crate) fn excerpt<'a>(packet: &'a Packet, change: &Change, wanted: u16) -> Result<Excerpt<'a>, String> {
+    Err(match sides(packet, change) {
+        Sides::Differ(excerpt) => return Ok(excerpt),
         Sides::Apart => "what is compared was cut or put together in between, and has no bytes side by side".to_owned(),
         Sides::NotCopied(HopId::TcpTransmitSkb) => {
             "none are copied where TCP begins: the packet has no headers there yet".to_owned()
@@ -101,8 +98,19 @@ pub(super) fn write(text: &mut String, packet: &Packet, change: &Change, wanted:
             };
             format!("the first {copied} are the same at both hops, and the change is behind them; {how}")
         }
-    };
-    let _ = writeln!(text, "    bytes of the payload: {why}");
+    })
+}
+
+/// Writes both sides, for people. `wanted` is how many bytes were asked for; `paint` marks a byte that differs.
+pub(super) fn write(text: &mut String, packet: &Packet, change: &Change, wanted: u16, paint: &dyn Fn(&str) -> String) {
+    match excerpt(packet, change, wanted) {
+        Ok(excerpt) => {
+            let (old, new) = (change.before.hop.name(), change.after.hop.name());
+            let _ = writeln!(text, "    bytes of the payload at {old} (-) and at {new} (+):");
+            lines(text, &excerpt, paint);
+        }
+        Err(why) => drop(writeln!(text, "    bytes of the payload: {why}")),
+    }
 }
 
 /// A line where both are the same, and three where they are not.
@@ -133,7 +141,7 @@ fn line(text: &mut String, mark: char, offset: usize, bytes: &[u8], other: &[u8]
 }
 
 /// Bytes in hexadecimal digits.
-pub(super) fn digits(bytes: &[u8]) -> String {
+pub(crate) fn digits(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut digits, byte| {
         let _ = write!(digits, "{byte:02x}");
         digits

@@ -21,7 +21,7 @@ use crate::hops::Role;
 use crate::name::printable;
 use crate::trace::{self, Cause, Outcome};
 use crate::verdict::{self, Checksums, Explained, Known, Place, checksums};
-use finding::finding_of;
+pub(crate) use finding::{Finding, finding_of};
 use line::{
     Branch, Bytes, Checksum, Device, DropReason, End, Event, Flow, Gap, Garbling, Gso, Hop, Icmp, Line, Packet, Pair,
     Part, Payload, Process, Site, Summary, Tcp, Times,
@@ -99,37 +99,42 @@ impl Json {
         findings: &[Explained],
         names: &dyn Names,
     ) -> io::Result<()> {
-        let drop_reasons = summary.drop_reasons.iter().map(|(reason, count)| DropReason {
-            reason: reason.map(|reason| reason_name(names, reason)),
-            count: *count,
-        });
-        let total = summary.latency.total();
-        let books = Summary {
-            packets: summary.packets,
-            delivered: summary.delivered,
-            dropped: summary.dropped,
-            left: summary.left,
-            merged: summary.merged,
-            consumed: summary.consumed,
-            tapped: summary.tapped,
-            waiting: summary.waiting,
-            incomplete: summary.incomplete,
-            elsewhere: summary.elsewhere,
-            garbled: summary.garbled,
-            branches: summary.branches,
-            retransmissions: summary.retransmissions,
-            loopback: summary.loopback,
-            drop_reasons: drop_reasons.collect(),
-            latency: summary.latency.pairs().iter().map(pair_of).collect(),
-            total: (total.count() > 0).then(|| times_of(total)),
-            events: summary.events,
-            late_events: summary.late_events,
-            losses: summary.losses,
-            hops: summary.hops.clone(),
-            every_packet_complete: summary.every_packet_complete(),
-            findings: findings.iter().map(|explained| finding_of(explained, names)).collect(),
-        };
-        write_line(out, &Line::Summary { version: JSON_VERSION, summary: books })
+        let summary = books(summary, findings, names);
+        write_line(out, &Line::Summary { version: JSON_VERSION, summary })
+    }
+}
+
+/// The books of a run, and what was found in it, as they are in the last line.
+pub(crate) fn books(summary: &trace::Summary, findings: &[Explained], names: &dyn Names) -> Summary {
+    let drop_reasons = summary
+        .drop_reasons
+        .iter()
+        .map(|(reason, count)| DropReason { reason: reason.map(|reason| reason_name(names, reason)), count: *count });
+    let total = summary.latency.total();
+    Summary {
+        packets: summary.packets,
+        delivered: summary.delivered,
+        dropped: summary.dropped,
+        left: summary.left,
+        merged: summary.merged,
+        consumed: summary.consumed,
+        tapped: summary.tapped,
+        waiting: summary.waiting,
+        incomplete: summary.incomplete,
+        elsewhere: summary.elsewhere,
+        garbled: summary.garbled,
+        branches: summary.branches,
+        retransmissions: summary.retransmissions,
+        loopback: summary.loopback,
+        drop_reasons: drop_reasons.collect(),
+        latency: summary.latency.pairs().iter().map(pair_of).collect(),
+        total: (total.count() > 0).then(|| times_of(total)),
+        events: summary.events,
+        late_events: summary.late_events,
+        losses: summary.losses,
+        hops: summary.hops.clone(),
+        every_packet_complete: summary.every_packet_complete(),
+        findings: findings.iter().map(|explained| finding_of(explained, names)).collect(),
     }
 }
 
@@ -313,7 +318,7 @@ fn times_of(times: &trace::Times) -> Times {
 }
 
 /// The word for an outcome.
-fn status(outcome: &Outcome) -> &'static str {
+pub(crate) fn status(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Delivered { .. } => "delivered",
         Outcome::Dropped { .. } => "dropped",

@@ -16,13 +16,13 @@
 mod checksum;
 mod diff;
 pub mod doctor;
-mod finding;
-mod headline;
-mod hex;
-mod json;
+pub(crate) mod finding;
+pub(crate) mod headline;
+pub(crate) mod hex;
+pub(crate) mod json;
 mod latency;
-mod payload;
-mod row;
+pub(crate) mod payload;
+pub(crate) mod row;
 #[cfg(test)]
 mod tests;
 mod text;

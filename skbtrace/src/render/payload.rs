@@ -3,7 +3,7 @@
 use crate::verdict::{Change, Changes, Payload, Place};
 
 /// For the packet's first line: `GARBLED between __br_forward and veth_xmit`, `, again between ip_rcv and tcp_v4_rcv`.
-pub(super) fn garbled(changes: &Changes) -> String {
+pub(crate) fn garbled(changes: &Changes) -> String {
     let between = |change: &Change| {
         let (before, after) = (change.before.hop, change.after.hop);
         if before == after {
@@ -24,7 +24,7 @@ pub(super) fn same(payload: &Payload) -> Option<String> {
 }
 
 /// For the row of the hop at which it had changed: `◀ 1 byte differs, offset 20 (-65)`.
-pub(super) fn mark(change: &Change) -> String {
+pub(crate) fn mark(change: &Change) -> String {
     match change.place {
         Some(Place::Byte { offset, difference }) => {
             format!("◀ payload changed: 1 byte differs, offset {offset} ({difference:+})")

@@ -11,18 +11,18 @@ use crate::verdict::{Checksums, checksums};
 
 /// The cells of a row.
 #[derive(Debug, Default)]
-pub(super) struct Row {
+pub(crate) struct Row {
     pub(super) netns: String,
     pub(super) device: String,
     pub(super) hop: String,
     pub(super) delta: String,
     pub(super) len: String,
-    pub(super) remarks: Vec<String>,
+    pub(crate) remarks: Vec<String>,
 }
 
 /// Where the rows before left off, so that a row shows only what is new.
 #[derive(Debug, Default)]
-pub(super) struct Place {
+pub(crate) struct Place {
     device: Option<DeviceKey>,
     /// What was said of the checksums last.
     checksums: Option<Checksums>,
@@ -30,14 +30,14 @@ pub(super) struct Place {
 
 impl Place {
     /// Of a branch that begins at this step, whose checksums have been told.
-    pub(super) fn after(source: Option<&Step>) -> Place {
+    pub(crate) fn after(source: Option<&Step>) -> Place {
         let checksums = source.and_then(|source| checksums(&source.event, &source.digest));
         Place { device: None, checksums }
     }
 }
 
 /// The row of a step. `since_ns` is the time since the step before; `None` for the first of all.
-pub(super) fn row(before: Option<&Step>, step: &Step, since_ns: Option<u64>, at: &mut Place, names: &dyn Names) -> Row {
+pub(crate) fn row(before: Option<&Step>, step: &Step, since_ns: Option<u64>, at: &mut Place, names: &dyn Names) -> Row {
     let mut row = Row {
         hop: label(step, names),
         delta: since_ns.map_or_else(|| "0".to_owned(), |ns| format!("+{}", duration(ns))),
@@ -64,18 +64,28 @@ fn label(step: &Step, names: &dyn Names) -> String {
         label.push_str(" → ");
         label.push_str(&device_name(&step.event.dev2, second.ifindex));
     }
-    if step.hop == HopId::NfHookSlow {
-        label.push_str(&format!(" ({})", hook_name(&step.event)));
-    }
-    let at_port = matches!(step.hop, HopId::BrHandleFrame | HopId::BrPassFrameUp);
-    if at_port && let Some(bridge) = step.device().and_then(|device| names.bridge_of(device)) {
-        label.push_str(&format!(" ({bridge})"));
+    if let Some(where_in) = within(step, names) {
+        label.push_str(&format!(" ({where_in})"));
     }
     label
 }
 
+/// What a hop is at beside a device: the hook of netfilter, or the bridge.
+pub(crate) fn within(step: &Step, names: &dyn Names) -> Option<String> {
+    match step.hop {
+        HopId::NfHookSlow => Some(hook_name(&step.event)),
+        HopId::BrHandleFrame | HopId::BrPassFrameUp => step.device().and_then(|device| names.bridge_of(device)),
+        _ => None,
+    }
+}
+
+/// That a packet waited before this hop: how long, and where.
+pub(crate) fn wait(step: &Step) -> Option<String> {
+    step.waited.map(|queue| format!("waited {} in {}", duration(step.delta_ns), queue_name(queue)))
+}
+
 /// A device's name; its index where the name could not be read.
-pub(super) fn device_name(name: &[u8; 16], ifindex: u32) -> String {
+pub(crate) fn device_name(name: &[u8; 16], ifindex: u32) -> String {
     if name[0] == 0 { format!("if{ifindex}") } else { printable(name) }
 }
 
@@ -103,9 +113,7 @@ fn remarks(before: Option<&Step>, step: &Step, told: &mut Option<Checksums>) -> 
     if event.copied > 0 {
         remarks.push(format!("{} to the application", counted(u64::from(event.copied), "byte")));
     }
-    if let Some(queue) = step.waited {
-        remarks.push(format!("waited {} in {}", duration(step.delta_ns), queue_name(queue)));
-    }
+    remarks.extend(wait(step));
     let tunnels = step.tunnels_since(before);
     let before = before.filter(|before| before.event.flags & EventFlags::READ_FAILED == 0).map(|before| &before.event);
     if let Some(old) = before.filter(|old| old.cpu != event.cpu) {

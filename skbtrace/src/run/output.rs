@@ -5,7 +5,8 @@ use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 
 use crate::{
     host::Privileges,
-    render::{Json, Names, Style, Text},
+    render::{Json, MAX_PAYLOAD, Names, Style, Text},
+    store::Start,
     topology::Topology,
     trace::{Losses, Packet, Summary},
     verdict::{Explained, Payload},
@@ -26,6 +27,25 @@ enum Writer {
     Text(Text),
     Json(Json),
     Events(Json),
+    Whole(Box<dyn Whole>),
+}
+
+/// Takes a recording in as it is read, for an output that is made of all of it at once.
+pub trait Whole {
+    /// What was recorded, and where.
+    fn begin(&mut self, start: &Start);
+
+    /// Something that is said to the person.
+    fn notice(&mut self, text: &str);
+
+    /// A packet that has a number.
+    fn packet(&mut self, packet: &Packet, payload: &Payload, names: &dyn Names);
+
+    /// What was found.
+    fn findings(&mut self, findings: &[Explained], names: &dyn Names);
+
+    /// The books; there are none of a recording that breaks off.
+    fn summary(&mut self, summary: &Summary, names: &dyn Names);
 }
 
 /// What the output looks like.
@@ -81,11 +101,33 @@ impl Output {
         Output { writer, out, quiet: look.quiet, payload: look.payload, selection: None, told: 0 }
     }
 
+    /// Output to something that takes it as a whole, with all bytes of payloads that are there.
+    #[must_use]
+    pub fn whole(whole: Box<dyn Whole>) -> Output {
+        let out: Box<dyn io::Write> = Box::new(io::sink());
+        let payload = u16::try_from(MAX_PAYLOAD).ok();
+        Output {
+            writer: Writer::Whole(whole),
+            out: BufWriter::new(out),
+            quiet: false,
+            payload,
+            selection: None,
+            told: 0,
+        }
+    }
+
     /// Output of these packets only; the books are still those of the run.
     #[must_use]
     pub fn only(mut self, selection: Selection) -> Output {
         self.selection = Some(selection);
         self
+    }
+
+    /// What is known before the first packet.
+    pub(super) fn begin(&mut self, start: &Start) {
+        if let Writer::Whole(whole) = &mut self.writer {
+            whole.begin(start);
+        }
     }
 
     /// A line before the first packet: part of the text, and for the person alone beside JSON.
@@ -102,6 +144,8 @@ impl Output {
                 self.notice(line);
                 Ok(())
             }
+            // It has the start.
+            Writer::Whole(_) => Ok(()),
         }
     }
 
@@ -120,22 +164,31 @@ impl Output {
             Writer::Text(text) => text.packet(&mut self.out, packet, payload, names),
             Writer::Json(json) => json.packet(&mut self.out, packet, payload, names),
             Writer::Events(json) => json.events(&mut self.out, packet, names),
+            Writer::Whole(whole) => {
+                whole.packet(packet, payload, names);
+                Ok(())
+            }
         }
     }
 
     /// What was found, for people: programs find it in the books.
     pub(super) fn findings(&mut self, findings: &[Explained], names: &dyn Names) -> io::Result<()> {
-        match &self.writer {
+        match &mut self.writer {
             Writer::Text(text) => text.findings(&mut self.out, findings, names),
             Writer::Json(_) | Writer::Events(_) => Ok(()),
+            Writer::Whole(whole) => {
+                whole.findings(findings, names);
+                Ok(())
+            }
         }
     }
 
     /// The books.
     pub(super) fn summary(&mut self, summary: &Summary, findings: &[Explained], names: &dyn Names) -> io::Result<()> {
-        match &self.writer {
+        match &mut self.writer {
             Writer::Text(text) => text.summary(&mut self.out, summary, names)?,
             Writer::Json(json) | Writer::Events(json) => json.summary(&mut self.out, summary, findings, names)?,
+            Writer::Whole(whole) => whole.summary(summary, names),
         }
         self.out.flush()
     }
@@ -169,6 +222,9 @@ impl Output {
 
     /// Says something to the person.
     pub(super) fn notice(&mut self, text: &str) {
+        if let Writer::Whole(whole) = &mut self.writer {
+            return whole.notice(text);
+        }
         // What nobody can read need not be written.
         let _ = writeln!(io::stderr(), "skbtrace: {text}");
     }

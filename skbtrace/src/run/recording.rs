@@ -157,7 +157,7 @@ fn is_part(candidate: &Path, path: &Path) -> bool {
 }
 
 /// Makes a file that its owner alone reads. An empty one is taken for none; pipes and devices are written as they are.
-fn make(path: &Path, force: bool) -> io::Result<File> {
+pub(crate) fn make(path: &Path, force: bool) -> io::Result<File> {
     if is_laid_out(path) {
         let why = "somebody else has put a link or a pipe there, where everybody may: choose another name";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));

@@ -208,6 +208,7 @@ impl Replay {
             };
         }
         let Some(mut output) = self.output.take() else { return Ok(()) };
+        output.begin(&start);
         for line in &start.preface {
             output.preface(line)?;
         }

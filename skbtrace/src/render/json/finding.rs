@@ -7,8 +7,8 @@ use super::line::Device;
 use crate::render::row::device_name;
 use crate::verdict::{self, Cause, Class, Detail, Explained, Span};
 
-#[derive(Serialize)]
-pub(super) struct Finding {
+#[derive(Debug, Serialize)]
+pub(crate) struct Finding {
     class: Class,
     /// The last hop that saw the packets as they were, or at all; `null` when none did.
     from: Option<&'static str>,
@@ -45,7 +45,7 @@ pub(super) struct Finding {
     advice: Vec<String>,
 }
 
-pub(super) fn finding_of(explained: &Explained, names: &dyn Names) -> Finding {
+pub(crate) fn finding_of(explained: &Explained, names: &dyn Names) -> Finding {
     let finding = &explained.finding;
     let (from, to) = match finding.span {
         Span::Between(from, to) => (Some(from.name()), Some(to.name())),

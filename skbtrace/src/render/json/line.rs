@@ -159,7 +159,7 @@ pub(super) struct Process {
     pub(super) name: String,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 pub(super) struct Device {
     pub(super) name: String,
     pub(super) ifindex: u32,
@@ -330,7 +330,7 @@ pub(super) struct Times {
 }
 
 #[derive(Serialize)]
-pub(super) struct Summary {
+pub(crate) struct Summary {
     pub(super) packets: u64,
     pub(super) delivered: u64,
     pub(super) dropped: u64,
