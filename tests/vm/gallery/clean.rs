@@ -76,12 +76,10 @@ fn fifty_thousand_packets_and_not_one_finding() {
     assert!(summary["packets"].as_u64().unwrap() >= 50_000, "{summary:#}");
     assert_eq!(summary["findings"], Value::Array(Vec::new()), "{summary:#}");
     assert_eq!(summary["garbled"], 0, "{summary:#}");
-    // TCP refuses what it has already: a sender that it answers late sends again.
-    let again =
-        ["TCP_OLD_DATA", "TCP_OLD_SEQUENCE", "TCP_INVALID_SEQUENCE", "TCP_RFC7323_PAWS", "TCP_RFC7323_PAWS_ACK"];
-    let reasons = summary["drop_reasons"].as_array().unwrap();
-    let is_known = |drop: &Value| drop["reason"].as_str().is_some_and(|reason| again.contains(&reason));
-    assert!(reasons.iter().all(is_known), "{summary:#}");
+    // TCP refuses what it has already, of a sender that it answers late, and what comes when a connection is over: under names that
+    // differ with the kernel, and seldom.
+    let dropped = summary["dropped"].as_u64().unwrap();
+    assert!(dropped * 1000 <= summary["packets"].as_u64().unwrap(), "{summary:#}");
     // Nothing but what the kernel itself skipped is missing.
     if summary["losses"]["missed_probes"] == 0 {
         assert_eq!(summary["incomplete"], 0, "{summary:#}");
