@@ -1,6 +1,6 @@
 //! Made-up packets for tests: the hops, lengths and contexts of real ones, at round times.
 
-use skbtrace_common::{Context, Event, EventFlags, HopId};
+use skbtrace_common::{Context, Event, EventFlags, HopId, IpSummed};
 
 use HopId::*;
 
@@ -63,7 +63,7 @@ impl Trip {
         next.users = 1;
         next.flags = EventFlags::CONTEXT | EventFlags::L3 | EventFlags::L4;
         next.ttl = 64;
-        next.ip_summed = 3;
+        next.ip_summed = IpSummed::PARTIAL;
         next.comm = name16("ksoftirqd/0");
         next.context = Context::SOFTIRQ;
         Trip { next, events: Vec::new() }

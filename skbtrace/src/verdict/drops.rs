@@ -107,7 +107,7 @@ fn decisive<'a>(packet: &'a Packet, reasons: &Reasons) -> Option<&'a Packet> {
     if !matches!(verdict, Outcome::Dropped { .. }) {
         return packet.tree().find(|part| std::ptr::eq(&raw const part.outcome, verdict));
     }
-    let stray = |part: &Packet| matches!(part.outcome, Outcome::Dropped { reason, .. } if named(reasons, reason) == Some("OTHERHOST"));
+    let stray = |part: &Packet| reason_of(part, reasons) == Some("OTHERHOST");
     let dropped = packet.tree().filter(|part| matches!(part.outcome, Outcome::Dropped { .. }));
     dropped.max_by_key(|part| (!stray(part), part.last_ns()))
 }
@@ -118,12 +118,18 @@ fn refused<'a>(packet: &'a Packet, reasons: &Reasons) -> Option<&'a Packet> {
     if !matches!(packet.verdict(), Outcome::Dropped { .. }) {
         return None;
     }
-    let decided = |part: &&Packet| matches!(part.outcome, Outcome::Dropped { reason, .. } if named(reasons, reason).is_some_and(is_decided));
+    let decided = |part: &&Packet| reason_of(part, reasons).is_some_and(is_decided);
     packet.tree().filter(decided).max_by_key(|part| part.last_ns())
 }
 
 fn is_decided(reason: &str) -> bool {
     DELIBERATE.contains(&reason)
+}
+
+/// Why this packet or branch itself was dropped, if it was and there is a name for it.
+fn reason_of<'a>(part: &Packet, reasons: &'a Reasons) -> Option<&'a str> {
+    let Outcome::Dropped { reason, .. } = part.outcome else { return None };
+    named(reasons, reason)
 }
 
 /// A reason by its name, where it is one.

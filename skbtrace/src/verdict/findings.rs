@@ -42,12 +42,14 @@ impl Findings {
         let is_garbled = matches!(payload, Payload::Garbled(_));
         if let Payload::Garbled(changes) = payload {
             // Of its copies several may have met the same fault: that is one packet.
-            let mut told: Vec<Finding> = Vec::new();
-            for (finding, at_ns) in changes.all().filter_map(|change| garbled(packet, change)) {
-                if !told.iter().any(|other| other.is_same(&finding)) {
-                    told.push(finding.clone());
-                    self.note(finding, Sighting { number, at_ns });
+            let mut told: Vec<(Finding, u64)> = Vec::new();
+            for new in changes.all().filter_map(|change| garbled(packet, change)) {
+                if !told.iter().any(|(other, _)| other.is_same(&new.0)) {
+                    told.push(new);
                 }
+            }
+            for (finding, at_ns) in told {
+                self.note(finding, Sighting { number, at_ns });
             }
         }
         if !matches!(packet.verdict(), Outcome::Incomplete { .. })
