@@ -35,11 +35,23 @@ pub(super) struct Late {
 type Key = (HopNumber, Option<HopNumber>, Option<(u32, u32)>);
 type HopNumber = u16;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Pair {
     passed: u64,
+    /// Of those, the ones that something had in between.
+    held: u64,
+    /// Somebody else went on with one that was late: no time on one CPU says so alone.
+    is_sure: bool,
     /// Of those that were late.
     finding: Option<Finding>,
+}
+
+impl Pair {
+    /// Out of how many the late ones are. A CPU that stands still makes a packet late that nothing held: where no other evidence
+    /// is there, it has to be many of all that passed.
+    fn of(&self) -> u64 {
+        if self.is_sure { self.held } else { self.passed }
+    }
 }
 
 impl Late {
@@ -62,15 +74,22 @@ impl Late {
         let (before, after) = (&steps[from], &steps[steps.len() - 1]);
         let Some((limit_ns, queue)) = limit(before, after) else { return };
         let limit_ns = self.slow_ns.unwrap_or(limit_ns);
-        let took_ns = after.event.time_ns.saturating_sub(before.event.time_ns);
+        let took_ns = took(before, after);
         let device = if queue.is_some() { Device::of(after) } else { Device::of(before) };
         let device = device.or_else(|| Device::of(after));
         let key = (before.hop as u16, Some(after.hop as u16), device.map(|it| (it.key.netns, it.key.ifindex)));
         let Some(pair) = self.entry(key) else { return };
         pair.passed += 1;
+        // Whoever puts a packet into an empty queue, or into none at all, mostly takes it out again: then it never waited.
+        let is_sure = !enters_queue(before.hop) || goes_on_elsewhere(before, after);
+        if !is_sure && !must_have_been_handed_on(before, after) {
+            return;
+        }
+        pair.held += 1;
         if took_ns < limit_ns {
             return;
         }
+        pair.is_sure |= is_sure;
         let finding = pair.finding.get_or_insert_with(|| {
             let span = Span::Between(before.hop, after.hop);
             let detail = Detail::Delayed { longest_ns: 0, shortest_ns: u64::MAX, passed: 0, queue };
@@ -79,7 +98,7 @@ impl Late {
             finding.way = way(steps);
             finding
         });
-        took(finding, took_ns, Sighting { number, at_ns: after.event.time_ns });
+        note(finding, took_ns, Sighting { number, at_ns: after.event.time_ns });
     }
 
     /// A packet that the end of the run found in the queue of a device.
@@ -93,20 +112,21 @@ impl Late {
         let key = (last.hop as u16, None, device.map(|it| (it.key.netns, it.key.ifindex)));
         let Some(pair) = self.entry(key) else { return };
         pair.passed += 1;
+        pair.held += 1;
         let finding = pair.finding.get_or_insert_with(|| {
             let detail = Detail::Delayed { longest_ns: 0, shortest_ns: u64::MAX, passed: 0, queue: None };
             let mut finding = Finding::new(Class::Delayed, Span::At(last.hop), device, detail);
             finding.way = way(&part.steps);
             finding
         });
-        took(finding, for_ns, Sighting { number, at_ns: last.event.time_ns });
+        note(finding, for_ns, Sighting { number, at_ns: last.event.time_ns });
     }
 
     fn entry(&mut self, key: Key) -> Option<&mut Pair> {
         if self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(&key) {
             return None;
         }
-        Some(self.pairs.entry(key).or_insert(Pair { passed: 0, finding: None }))
+        Some(self.pairs.entry(key).or_default())
     }
 
     /// What is too much for chance.
@@ -114,9 +134,9 @@ impl Late {
         self.pairs.values().filter_map(|pair| {
             let mut finding = pair.finding.clone()?;
             if let Detail::Delayed { passed, .. } = &mut finding.detail {
-                *passed = pair.passed;
+                *passed = pair.of();
             }
-            (finding.count.saturating_mul(CHANCE) >= pair.passed).then_some(finding)
+            (finding.count.saturating_mul(CHANCE) >= pair.of()).then_some(finding)
         })
     }
 
@@ -131,7 +151,7 @@ impl Late {
     }
 }
 
-fn took(finding: &mut Finding, ns: u64, sighting: Sighting) {
+fn note(finding: &mut Finding, ns: u64, sighting: Sighting) {
     finding.note(sighting);
     if let Detail::Delayed { longest_ns, shortest_ns, .. } = &mut finding.detail {
         *longest_ns = ns.max(*longest_ns);
@@ -144,9 +164,8 @@ fn took(finding: &mut Finding, ns: u64, sighting: Sighting) {
 fn limit(before: &Step, after: &Step) -> Option<(u64, Option<Queue>)> {
     match (before.hop, after.hop) {
         _ if after.role() == Role::End => None,
-        // Whoever puts a packet into an empty queue, or into none at all, mostly takes it out again: then it never waited.
         (hop, _) if enters_queue(hop) && leaves_queue(after) => {
-            (before.device() == after.device() && was_handed_on(before, after)).then_some((SLOW_QUEUE_NS, None))
+            (before.device() == after.device()).then_some((SLOW_QUEUE_NS, None))
         }
         // What goes out waits for the neighbour's address.
         (HopId::IpOutput | HopId::Ip6Output, HopId::DevQueueXmit) => Some((SLOW_NS, None)),
@@ -181,9 +200,13 @@ fn goes_on_elsewhere(before: &Step, after: &Step) -> bool {
     }
 }
 
-/// Whether a queue had it: somebody else goes on with it, or the same CPU in a softirq so late that it must have been another.
-fn was_handed_on(before: &Step, after: &Step) -> bool {
+/// Whether a softirq took so long, on one CPU, that it must have been another that went on: by the time alone.
+fn must_have_been_handed_on(before: &Step, after: &Step) -> bool {
     let in_softirq = before.context() == Some(Context::SOFTIRQ) && after.context() == Some(Context::SOFTIRQ);
-    let took_ns = after.event.time_ns.saturating_sub(before.event.time_ns);
-    goes_on_elsewhere(before, after) || (in_softirq && took_ns >= SLOW_QUEUE_NS)
+    in_softirq && took(before, after) >= SLOW_QUEUE_NS
+}
+
+/// Nanoseconds from one step to the next.
+fn took(before: &Step, after: &Step) -> u64 {
+    after.event.time_ns.saturating_sub(before.event.time_ns)
 }

@@ -263,6 +263,20 @@ fn only_what_waits_in_a_queue_is_late() {
         trip
     });
     assert_eq!(found(&arrives(direct).end(HopId::ConsumeSkb, 600).events), []);
+    // In a softirq of one CPU nothing but the time tells that it was held: one in many is a CPU that stood still.
+    let in_softirq = |lab: &mut Lab, id, ns| {
+        let trip = bridged(lab, id, |mut trip| {
+            trip.next.time_ns += ns;
+            trip
+        });
+        arrives(trip).end(HopId::ConsumeSkb, 600).events
+    };
+    let mut stood_still: Vec<Event> = (100..140).flat_map(|id| in_softirq(&mut lab, id, 0)).collect();
+    stood_still.extend(in_softirq(&mut lab, 140, 68_000_000));
+    assert_eq!(found(&stood_still), []);
+    let held: Vec<Event> = (150..160).flat_map(|id| in_softirq(&mut lab, id, 68_000_000)).collect();
+    let [finding] = &found(&held)[..] else { panic!("one finding") };
+    assert_eq!((finding.class, finding.count), (Class::Delayed, 10));
     // Behind a hook it is a program's queue if somebody else goes on, and otherwise a CPU that stood still.
     let decided = |lab: &mut Lab, id, elsewhere: bool| {
         let trip = bridged(lab, id, |trip| trip).hop(HopId::NfHookSlow, 900, PEER1, 92);
