@@ -107,6 +107,7 @@ hops! {
     SkbCopyDatagramIovec = "skb_copy_datagram_iovec",
     SkbClone = "skb_clone",
     SkbCopy = "skb_copy",
+    SkbMorph = "skb_morph",
     PskbExpandHead = "pskb_expand_head",
     /// Raw tracepoint skb:kfree_skb.
     KfreeSkb = "kfree_skb",

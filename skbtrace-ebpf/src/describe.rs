@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{
 use skbtrace_common::{Context, Event, EventFlags, HopArgs, NO_ARG};
 
 use crate::{
-    maps::{TRACKED, offset},
+    maps::{offset, tracked},
     packet::Scratch,
     read::{member, value},
 };
@@ -32,10 +32,10 @@ pub fn describe_hit(plan: &HopArgs, scratch: &mut Scratch, probe: bool) {
         event.location = scratch.hit.arg(plan.location);
     }
     if plan.other != NO_ARG
-        && let Some(other) = TRACKED.get_ptr_mut(scratch.hit.arg(plan.other))
+        && let Some(other) = tracked(scratch.hit.arg(plan.other))
     {
         // SAFETY: as for the packet's own value.
-        event.other = unsafe { (*other).id };
+        event.other = unsafe { (*other.as_ptr()).id };
     }
     if plan.state != NO_ARG {
         let state = scratch.hit.arg(plan.state);

@@ -9,15 +9,17 @@
 //! What is made of a packet that is followed is not asked: address translation may have been between the two.
 
 use aya_ebpf::{
+    bindings::BPF_ANY,
     macros::{kprobe, raw_tracepoint},
     programs::{ProbeContext, RawTracePointContext},
 };
 use skbtrace_common::{Bits, Event, EventFlags, HopId, Level, Stage, WINDOW_BYTES, Window};
 
 use crate::{
+    headers::ETH_P_IPV6,
     hit::{Args, admitted, go_on},
     identify::{Verdict, Way, begin_packet, is_newborn, refuse},
-    maps::{COUNTERS, FILTER_KIN, FILTER_WINDOWS, SCRATCH, TRACKED, hop_args, offset, reach},
+    maps::{COUNTERS, FILTER_KIN, FILTER_WINDOWS, SCRATCH, hop_args, offset, reach, tracked},
     packet::{ETHERNET, Scratch},
     payload::next_piece,
     read::{into, member},
@@ -211,7 +213,7 @@ fn answer<A: Args, const LEVEL: u32>(args: &A) {
     let counters = unsafe { &mut *counters };
     let plan = hop_args(scratch.hit.hop);
     // An older packet of this address: one that was followed would not have been asked.
-    let older = TRACKED.get_ptr_mut(scratch.hit.skb);
+    let older = tracked(scratch.hit.skb);
     let verdict = if window.verdict == 0 {
         refuse(older)
     } else {
@@ -222,29 +224,60 @@ fn answer<A: Args, const LEVEL: u32>(args: &A) {
     scratch.release();
 }
 
-/// What a followed packet was when it was cloned, copied or cut, on this CPU.
+/// What packets that were made of a followed one, by being cloned, copied or cut, have in common with it.
 #[repr(C)]
-pub struct Kin {
+pub struct KinKey {
     saddr: [u8; 16],
     daddr: [u8; 16],
+    /// 0 for fragments: all but the first have no ports.
     sport: u16,
+    /// As `sport`.
     dport: u16,
+    /// 0 for segments, of which each has its own, and for fragments of IPv6, which get one by being cut.
     ip_id: u16,
     l4_proto: u8,
-    /// What happened to it.
     what: u8,
+}
+
+/// Who may still come of it.
+#[repr(C)]
+pub struct Kin {
     seq: u32,
+    /// Payload, and of fragments what has not come yet.
     bytes: u32,
-    /// So many packets may still be its kin.
+    /// So many packets.
     left: u32,
 }
 
-/// Values of [`Kin::what`].
+/// Values of [`KinKey::what`].
 const COPIED: u8 = 0;
 const SEGMENTED: u8 = 1;
 const FRAGMENTED: u8 = 2;
 
-/// Keeps what a followed packet is where it is cloned, copied or cut: what is made of it is seen next on this CPU.
+impl KinKey {
+    #[inline(always)]
+    fn new(event: &Event, what: u8) -> KinKey {
+        let mut key = KinKey {
+            saddr: event.saddr,
+            daddr: event.daddr,
+            sport: event.sport,
+            dport: event.dport,
+            ip_id: event.ip_id,
+            l4_proto: event.l4_proto,
+            what,
+        };
+        if what == SEGMENTED || what == FRAGMENTED && event.ethertype == ETH_P_IPV6 {
+            key.ip_id = 0;
+        }
+        if what == FRAGMENTED {
+            key.sport = 0;
+            key.dport = 0;
+        }
+        key
+    }
+}
+
+/// Keeps what a followed packet is where it is cloned, copied or cut: what is made of it may be seen next on another CPU.
 #[inline(always)]
 pub fn note_kin(event: &Event) {
     let hop = u32::from(event.hop);
@@ -257,49 +290,41 @@ pub fn note_kin(event: &Event) {
     } else {
         return;
     };
-    let Some(kin) = FILTER_KIN.get_ptr_mut(0) else { return };
-    // SAFETY: a per-CPU value. A tracepoint's program that comes between two members takes a packet for its kin, or does not.
-    let kin = unsafe { &mut *kin };
-    kin.saddr = event.saddr;
-    kin.daddr = event.daddr;
-    kin.sport = event.sport;
-    kin.dport = event.dport;
-    kin.ip_id = event.ip_id;
-    kin.l4_proto = event.l4_proto;
-    kin.what = what;
-    kin.seq = event.seq;
-    kin.bytes = event.payload_len;
     let parts = if event.gso_segs == 0 { PARTS } else { u32::from(event.gso_segs) };
-    kin.left = if what == COPIED { 1 } else { parts };
+    let left = if what == COPIED { 1 } else { parts };
+    let kin = Kin { seq: event.seq, bytes: event.payload_len, left };
+    // Where there is no room, its kin are asked like all others.
+    let _ = FILTER_KIN.insert(KinKey::new(event, what), kin, u64::from(BPF_ANY));
 }
 
 /// Whether the packet was made of one that is followed.
 #[inline(always)]
 pub fn is_kin(event: &Event) -> bool {
-    let Some(kin) = FILTER_KIN.get_ptr_mut(0) else { return false };
-    // SAFETY: as in `note_kin`.
-    let kin = unsafe { &mut *kin };
-    if kin.left == 0 || event.flags & EventFlags::L3 == 0 || event.l4_proto != kin.l4_proto {
-        return false;
-    }
-    let same = |a: &[u8; 16], b: &[u8; 16]| u128::from_ne_bytes(*a) == u128::from_ne_bytes(*b);
-    if !same(&event.saddr, &kin.saddr) || !same(&event.daddr, &kin.daddr) {
+    if event.flags & EventFlags::L3 == 0 {
         return false;
     }
     let is_part = event.flags & (EventFlags::FRAGMENT | EventFlags::MORE_FRAGMENTS) != 0;
-    let is_kin = if kin.what == FRAGMENTED {
-        // A later one has no ports.
-        is_part
-    } else if event.sport != kin.sport || event.dport != kin.dport {
-        false
-    } else if kin.what == COPIED {
-        event.ip_id == kin.ip_id && event.seq == kin.seq
-    } else {
-        // Of UDP both are 0.
-        event.seq.wrapping_sub(kin.seq) <= kin.bytes
+    is_kin_as(event, COPIED) || is_kin_as(event, if is_part { FRAGMENTED } else { SEGMENTED })
+}
+
+#[inline(always)]
+fn is_kin_as(event: &Event, what: u8) -> bool {
+    let Some(kin) = FILTER_KIN.get_ptr_mut(KinKey::new(event, what)) else { return false };
+    // SAFETY: the value stays readable for the length of this program. Where two CPUs count at once, one more is taken for kin.
+    let kin = unsafe { &mut *kin };
+    let ahead = event.seq.wrapping_sub(kin.seq);
+    // Of UDP both are 0.
+    let is_kin = match what {
+        COPIED => ahead == 0,
+        SEGMENTED => ahead <= kin.bytes,
+        _ => kin.bytes != 0,
     };
-    if is_kin {
-        kin.left = kin.left.wrapping_sub(1);
+    if kin.left == 0 || !is_kin {
+        return false;
     }
-    is_kin
+    kin.left = kin.left.wrapping_sub(1);
+    if what == FRAGMENTED {
+        kin.bytes = kin.bytes.saturating_sub(event.payload_len);
+    }
+    true
 }

@@ -14,7 +14,7 @@ use crate::{
 const HEADER_READ: u32 = 128;
 
 const ETH_P_IP: u16 = 0x0800;
-const ETH_P_IPV6: u16 = 0x86dd;
+pub const ETH_P_IPV6: u16 = 0x86dd;
 const ETH_P_8021Q: u16 = 0x8100;
 const ETH_P_8021AD: u16 = 0x88a8;
 const IP_MF: u16 = 0x2000;

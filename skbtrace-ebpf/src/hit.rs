@@ -17,10 +17,10 @@ use crate::{
     device_of,
     filter::note_kin,
     headers::{note_inner_sum, parse_headers},
-    identify::{Verdict, identify, is_followed},
+    identify::{Verdict, identify, is_followed, is_old_self},
     maps::{
         COPY_PROBE, COPY_TRACEPOINT, COUNTERS, EVENTS, FILTER_PROBE, FILTER_TRACEPOINT, FOLLOW_PROBE,
-        FOLLOW_TRACEPOINT, SCRATCH, TRACKED, Track, VERIFY_PROBE, VERIFY_TRACEPOINT, filter, hop_args, offset, reach,
+        FOLLOW_TRACEPOINT, SCRATCH, Tracked, VERIFY_PROBE, VERIFY_TRACEPOINT, filter, hop_args, offset, reach, tracked,
     },
     misses::note_probe,
     packet::Scratch,
@@ -160,9 +160,12 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
     if plan.flags & hop_flags::INDIRECT != 0 {
         address = value(address).unwrap_or(0);
     }
-    if plan.flags & (hop_flags::END | hop_flags::TRACKED_ONLY) != 0 && !is_followed(TRACKED.get_ptr_mut(address)) {
-        counters.filtered = counters.filtered.wrapping_add(1);
-        return;
+    if plan.flags & (hop_flags::END | hop_flags::TRACKED_ONLY) != 0 {
+        let packet = tracked(address);
+        if !is_followed(packet) || is_old_self(hop, packet) {
+            counters.filtered = counters.filtered.wrapping_add(1);
+            return;
+        }
     }
     let level = A::level(hop) as u32;
     let Some(scratch) = SCRATCH.get_ptr_mut(level) else { return };
@@ -239,7 +242,7 @@ fn record<A: Args, const LEVEL: u32>(args: &A, scratch: &mut Scratch, counters: 
         counters.unreadable = counters.unreadable.wrapping_add(1);
         return;
     }
-    let tracked = if template { None } else { TRACKED.get_ptr_mut(address) };
+    let packet = if template { None } else { tracked(address) };
     // SAFETY: zero is a value of every member.
     unsafe { core::ptr::write_bytes(&raw mut scratch.event, 0, 1) };
     scratch.event.skb = address;
@@ -257,10 +260,10 @@ fn record<A: Args, const LEVEL: u32>(args: &A, scratch: &mut Scratch, counters: 
     // Known by its socket until it is seen.
     let key = if template { sock } else { address };
     let pending = if plan.flags & hop_flags::ADOPT != 0 { sock } else { 0 };
-    if is_end(&plan, scratch, tracked) {
+    if is_end(&plan, scratch, packet) {
         scratch.event.flags |= EventFlags::END;
     }
-    let verdict = identify(hop, LEVEL, scratch, &plan, key, pending, tracked);
+    let verdict = identify(hop, LEVEL, scratch, &plan, key, pending, packet);
     if let Verdict::Ask = verdict {
         go_on(args, A::FILTER, Stage::Copy.place(LEVEL));
         counters.unreadable = counters.unreadable.wrapping_add(1);
@@ -324,17 +327,17 @@ pub fn admitted<A: Args, const LEVEL: u32>(
 /// Whether the packet is at its end here. TCP frees what it has taken without a tracepoint: as the tracepoints see it, an
 /// ACK ends where TCP takes it, and a segment where its last byte is read.
 #[inline(always)]
-fn is_end(plan: &HopArgs, scratch: &Scratch, tracked: Option<*mut Track>) -> bool {
+fn is_end(plan: &HopArgs, scratch: &Scratch, packet: Tracked) -> bool {
     let hop = scratch.hit.hop;
     if hop == HopId::TcpProbe as u32 {
         return scratch.event.payload_len == 0;
     }
     if hop == HopId::SkbCopyDatagramIovec as u32
         && scratch.event.l4_proto == IPPROTO_TCP
-        && let Some(track) = tracked
+        && let Some(track) = packet
     {
         // SAFETY: the value stays readable; only who reads from the socket, which is locked, writes this member.
-        let track = unsafe { &mut *track };
+        let track = unsafe { &mut *track.as_ptr() };
         track.copied = track.copied.wrapping_add(scratch.hit.arg(plan.copied) as u32);
         return track.copied >= scratch.u32(offset!(len));
     }

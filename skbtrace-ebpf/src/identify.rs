@@ -9,7 +9,7 @@ use skbtrace_common::{EventFlags, HopArgs, HopId, NO_ARG, hop_flags};
 use crate::{
     describe::cpu,
     filter::is_kin,
-    maps::{PENDING, SEQUENCE, TRACKED, Track, hop_args, offset, reach},
+    maps::{PENDING, SEQUENCE, TRACKED, Track, Tracked, hop_args, offset, reach},
     packet::Scratch,
     wanted::wanted,
 };
@@ -19,9 +19,18 @@ const STALE: u16 = 2;
 
 /// Whether the packet is one that is followed.
 #[inline(always)]
-pub fn is_followed(tracked: Option<*mut Track>) -> bool {
+pub fn is_followed(tracked: Tracked) -> bool {
     // SAFETY: the value stays readable for the length of this program.
-    tracked.is_some_and(|track| unsafe { (*track).outbound } != STALE)
+    tracked.is_some_and(|track| unsafe { (*track.as_ptr()).outbound } != STALE)
+}
+
+/// Whether what is freed is the old self of a packet that becomes another one: it is no end. That is said once.
+#[inline(always)]
+pub fn is_old_self(hop: HopId, tracked: Tracked) -> bool {
+    let Some(track) = tracked else { return false };
+    // SAFETY: the value stays readable for the length of this program, and only the CPU that has the packet in hand writes to it.
+    hop as u32 == HopId::SkbReleaseHeadState as u32
+        && unsafe { core::mem::replace(&mut (*track.as_ptr()).morphing, 0) } != 0
 }
 
 /// What becomes of a hit.
@@ -42,7 +51,7 @@ pub fn identify(
     plan: &HopArgs,
     key: u64,
     pending: u64,
-    tracked: Option<*mut Track>,
+    tracked: Tracked,
 ) -> Verdict {
     if pending != 0
         && let Some(track) = PENDING.get_ptr_mut(pending)
@@ -66,7 +75,7 @@ pub fn identify(
     if let Some(track) = tracked {
         // SAFETY: the value stays readable for the length of this program even when another CPU removes it, and only
         // the CPU that has the packet in hand writes to it.
-        let track = unsafe { &mut *track };
+        let track = unsafe { &mut *track.as_ptr() };
         // What was received last is not received again, nor sent as if it never had been.
         older = (newborn && track.unsent == 0) || (local && track.outbound == 0) || track.outbound == STALE;
         // What GSO has cut comes to a driver without having been seen to come to its device.
@@ -77,6 +86,9 @@ pub fn identify(
             track.step = track.step.wrapping_add(1);
             if plan.flags & hop_flags::SENT != 0 {
                 track.unsent = 0;
+            }
+            if hop == HopId::SkbMorph as u32 {
+                track.morphing = 1;
             }
             if way.tells() {
                 track.outbound = u16::from(way.is_out());
@@ -100,11 +112,11 @@ pub fn identify(
 
 /// The packet is not followed. An older one of its address may be there, whose end was not seen.
 #[inline(always)]
-pub fn refuse(older: Option<*mut Track>) -> Verdict {
+pub fn refuse(older: Tracked) -> Verdict {
     if let Some(track) = older {
         // Its address is that of a packet which nobody wants to know of, and that must not be forgotten.
         // SAFETY: the value stays readable for the length of this program.
-        unsafe { (*track).outbound = STALE };
+        unsafe { (*track.as_ptr()).outbound = STALE };
     }
     Verdict::Filtered
 }
@@ -122,8 +134,8 @@ pub fn begin_packet(
     let Some(id) = next_id(level) else { return Verdict::Full };
     scratch.event.packet = id;
     scratch.event.flags |= EventFlags::FIRST;
-    let unsent = u16::from(newborn && plan.flags & hop_flags::SENT == 0);
-    let track = Track { id, step: 1, unsent, outbound: u16::from(way.is_out()), copied: 0 };
+    let unsent = u8::from(newborn && plan.flags & hop_flags::SENT == 0);
+    let track = Track { id, step: 1, unsent, morphing: 0, outbound: u16::from(way.is_out()), copied: 0 };
     let inserted = if plan.flags & hop_flags::TEMPLATE != 0 {
         PENDING.insert(key, track, u64::from(BPF_ANY))
     } else if older {

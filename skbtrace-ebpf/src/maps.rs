@@ -1,12 +1,17 @@
 //! What the kernel side shares with user space: maps, and the globals that user space fills before the load.
 
+use core::ptr::NonNull;
+
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use skbtrace_common::{AddrKey, Counters, DeviceKey, Filter, HOP_COUNT, HopArgs, LEVELS, Offsets, STAGE_COUNT, Window};
 
-use crate::{filter::Kin, packet::Scratch};
+use crate::{
+    filter::{Kin, KinKey},
+    packet::Scratch,
+};
 
 /// A packet that is being followed: the value under its `sk_buff`'s address.
 #[repr(C)]
@@ -17,7 +22,9 @@ pub struct Track {
     /// Number of the next hop.
     pub step: u32,
     /// 1 from the first hop of a packet that is being sent until it has a device.
-    pub unsent: u16,
+    pub unsent: u8,
+    /// 1 from where it begins to become another packet until its old self is freed.
+    pub morphing: u8,
     /// 1 from where tracepoints see it handed to a device until they see it received.
     pub outbound: u16,
     /// Bytes that a process has copied out of it, as the tracepoint tells.
@@ -31,6 +38,18 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 /// `sk_buff` address → the packet being followed.
 #[map]
 pub static TRACKED: HashMap<u64, Track> = HashMap::with_max_entries(65_536, 0);
+
+/// A packet that may be followed. The value stays readable for the length of the program even when another CPU removes it.
+///
+/// An `Option` of a bare pointer would keep the pointer apart from whether there is one, undefined where there is none, and before
+/// 6.3 the verifier refuses a program that moves such a value about.
+pub type Tracked = Option<NonNull<Track>>;
+
+/// The packet that is followed under this address.
+#[inline(always)]
+pub fn tracked(address: u64) -> Tracked {
+    TRACKED.get_ptr_mut(address).and_then(NonNull::new)
+}
 
 /// `sock` address → the packet that TCP is making there, until the clone that is sent is seen.
 #[map]
@@ -84,7 +103,7 @@ pub static FILTER_WINDOWS: PerCpuArray<Window> = PerCpuArray::with_max_entries(L
 
 /// What was last cloned, copied or cut of what is followed.
 #[map]
-pub static FILTER_KIN: PerCpuArray<Kin> = PerCpuArray::with_max_entries(1, 0);
+pub static FILTER_KIN: LruHashMap<KinKey, Kin> = LruHashMap::with_max_entries(1024, 0);
 
 /// How many ids each CPU has given, by `Level`.
 #[map]

@@ -3,6 +3,7 @@
 crate::kprobes! {
     skb_clone = SkbClone,
     skb_copy = SkbCopy,
+    skb_morph = SkbMorph,
     pskb_expand_head = PskbExpandHead,
     skb_segment = SkbSegment,
     skb_gro_receive = SkbGroReceive,

@@ -30,6 +30,7 @@ mod privilege;
 mod processors;
 mod protocols;
 mod recording;
+mod skipped;
 mod sockets;
 mod support;
 mod survey;

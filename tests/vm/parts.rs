@@ -62,7 +62,7 @@ fn a_datagram_in_fragments_is_one_packet() {
         branch(&[
             sent(),
             received(),
-            bare(&["skb_clone"]),
+            bare(&["skb_clone", "skb_morph"]),
             at(&veth(1), &["udp_queue_rcv_one_skb", "__udp_enqueue_schedule_skb"]),
             bare(&["= delivered copied"]),
         ]),
@@ -77,6 +77,22 @@ fn a_datagram_in_fragments_is_one_packet() {
     // From the datagram to its fragments, and from them to the datagram that is read.
     let payload = whole.payload.as_ref().unwrap_or_else(|| panic!("{whole:#?}"));
     assert!(payload.verdict == "same" && payload.hops.is_some_and(|hops| hops >= 30), "{payload:?}");
+}
+
+#[test]
+#[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
+fn a_datagram_in_fragments_that_nobody_wants_is_dropped() {
+    let _lab = Lab::up("pair");
+    let trace = traced(&["--proto", "udp"], || {
+        let sender = within(CLIENT.0, || UdpSocket::bind((CLIENT.1, 0)).unwrap());
+        sender.send_to(&[7; 4000], (SERVER.1, PORT)).unwrap();
+    });
+    let [whole] = &trace.packets[..] else { panic!("{trace:#?}") };
+    assert_eq!((whole.verdict.as_str(), trace.summary.delivered), ("dropped", 0), "{whole:#?}");
+    // No hop comes between.
+    let [_, last] = &whole.branches[..] else { panic!("{whole:#?}") };
+    assert!(last.told().ends_with("skb_clone\nskb_morph\n= dropped"), "{}", last.told());
+    assert_eq!(last.parts.iter().map(|part| part.payload_len).collect::<Vec<_>>(), [1472, 1480]);
 }
 
 #[test]

@@ -455,6 +455,10 @@ pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
     Hop::work(HopId::SkbClone, "A second sk_buff for the same data: a tap, a flood, or a socket beside the first wants it too."),
     Hop::work(HopId::SkbCopy, "The whole packet is copied, data and all: somebody wants to change it, and others hold it too."),
     Hop::work(
+        HopId::SkbMorph,
+        "The last fragment has come: its sk_buff loses its old self and becomes the datagram, with the headers of the first.",
+    ),
+    Hop::work(
         HopId::PskbExpandHead,
         "The headers move to new memory, for more room or because others share the old: what was read there is stale.",
     ),

@@ -124,7 +124,7 @@ impl Open {
         here == device(event) && self.identity.is_copied_to(hop_id, event)
     }
 
-    /// Whether it was the last fragment to come: the datagram goes on in its `sk_buff`, which has lost its old self.
+    /// Whether it was the last fragment to come, by its end: the datagram goes on in its `sk_buff`, which has lost its old self.
     pub(super) fn is_made_whole(&self) -> bool {
         let Some((end, path)) = self.steps.split_last() else { return false };
         let last = path.iter().rev().find(|step| step.role() != Role::Work);

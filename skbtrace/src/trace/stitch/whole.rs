@@ -2,7 +2,8 @@
 //! moved to other memory by an XDP program.
 //!
 //! The kernel puts a datagram together in the `sk_buff` of the fragment that came last: it takes over the others, its old self
-//! is freed (skb_morph), and then the datagram goes up the stack in it. So that fragment is the one that goes on.
+//! is freed (skb_morph), and then the datagram goes up the stack in it. So that fragment is the one that goes on. Where skb_morph
+//! is not seen, the end of the old self looks like an end.
 
 use skbtrace_common::{Event, EventFlags, HopId};
 
@@ -77,7 +78,8 @@ impl Stitcher {
             }
             return;
         }
-        let goes_on = !is_end(hop_id, event) && !matches!(hop(hop_id).role, Role::Work | Role::Merge);
+        let goes_on = hop_id == HopId::SkbMorph
+            || (!is_end(hop_id, event) && !matches!(hop(hop_id).role, Role::Work | Role::Merge));
         if !goes_on && !open.is_made_whole() {
             return;
         }

@@ -204,6 +204,24 @@ fn a_datagram_is_its_first_fragment_and_goes_on_in_the_last_one_to_come() {
 }
 
 #[test]
+fn a_datagram_that_is_seen_to_come_together_may_be_dropped_at_once() {
+    let mut lab = Lab::new();
+    let first = crosses(datagram(&mut lab).datagram(77, 1472), 1472).end(HopId::ConsumeSkb, 9_000_000).events;
+    let second = fragment(&mut lab, 2, 1480).hop(HopId::SkbTryCoalesce, 6_000_000, VETH2, 1480);
+    let second = second.end(HopId::ConsumeSkb, 99_000_000).events;
+    let last =
+        fragment(&mut lab, 3, 1048).hop(HopId::SkbClone, 300, VETH2, 1048).hop(HopId::SkbMorph, 300, VETH2, 1048);
+    let last = last.dropped(20_000_000, 1, Some(3)).events;
+    let [packet] = &stitch(&in_order([first, second, last]))[..] else { panic!("one tree") };
+    assert_eq!(packet.outcome, Outcome::Merged { into: Some(3), at: HopId::IpDefrag });
+    let [second, last] = &packet.branches[..] else { panic!("{packet:#?}") };
+    assert_eq!(second.packet.outcome, Outcome::Merged { into: Some(3), at: HopId::IpDefrag });
+    assert_eq!(last.packet.parts.iter().map(|part| part.id).collect::<Vec<_>>(), [1, 2]);
+    assert!(matches!(last.packet.outcome, Outcome::Dropped { at: Some(HopId::IpDefrag), .. }), "{last:#?}");
+    assert!(matches!(packet.verdict(), Outcome::Dropped { .. }), "{:?}", packet.verdict());
+}
+
+#[test]
 fn a_first_fragment_that_comes_last_takes_over_the_others_as_it_is() {
     let mut lab = Lab::new();
     let second = fragment(&mut lab, 2, 1480);
