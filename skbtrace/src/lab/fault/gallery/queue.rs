@@ -56,11 +56,11 @@ pub(super) static PAGE: [Fault; 6] = [
     },
     Fault {
         name: "tbf-full",
-        teaches: "A token bucket holds the port to 256 kbit/s and its queue to a few packets: what comes faster finds \
+        teaches: "A token bucket holds the port to 1 Mbit/s and its queue to a few packets: what comes faster finds \
                   the queue full.",
         scenario: Scenario::Bridge,
         requires: None,
-        steps: &[qdisc!(HERE, "calmveth1_peer", "tbf rate 256kbit burst 2kb limit 3kb", "sch_tbf")],
+        steps: &[qdisc!(HERE, "calmveth1_peer", "tbf rate 1mbit burst 2kb limit 3kb", "sch_tbf")],
         show: traffic(Traffic { rate: 0, ..UDP }, Effect::Lost),
         verdict: dropped(
             HopId::DevQueueXmit,
