@@ -180,7 +180,8 @@ fn step(scratch: &mut Scratch) -> u64 {
         if found == UNREADABLE {
             scratch.digest().state = DigestState::UNREADABLE;
         }
-        return found;
+        // The kernel refuses a loop whose body may return anything but 0 and 1.
+        return u64::from(found != 0);
     }
     let walk = &mut scratch.walk;
     let place = walk.place;

@@ -44,7 +44,13 @@ fn observe(host: &Host, backend: Backend, word: &str) -> Given {
     for _ in 0..5 {
         let tracer = Tracer::start(&["--iface", "calmveth1", "--json", "--backend", word]);
         assert!(tracer.messages().contains(&line), "{line}\n{}", tracer.messages());
-        let verified = loaded_programs().filter_map(|program| program.unwrap().verified_instruction_count()).max();
+        let programs: Vec<_> = loaded_programs().map(Result::unwrap).collect();
+        let verified = programs.iter().filter_map(|program| program.verified_instruction_count()).max();
+        // A refusal of the loop would go unnoticed: the kernel keeps fifteen bytes of `verify_probe_unrolled` and `verify_read_unrolled`.
+        let unrolled = programs.iter().filter_map(|program| program.name_as_str());
+        let unrolled = unrolled.filter(|name| ["verify_probe_un", "verify_read_unr"].contains(name)).count();
+        let loops = is_helper_supported(ProgramType::KProbe, BpfHelper::BPF_FUNC_loop).unwrap();
+        assert_eq!(unrolled != 0, !loops);
         lab_exchange();
         let trace = tracer.interrupt().trace();
         assert_nothing_attached();
