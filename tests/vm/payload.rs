@@ -68,6 +68,27 @@ fn pages_are_found_without_the_kernels_variables() {
     assert_nothing_attached();
 }
 
+/// Further than a digest gets without a loop.
+#[test]
+#[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
+fn a_byte_far_behind_in_a_segment_that_gso_has_yet_to_cut_is_found() {
+    let _lab = Lab::up("bridge");
+    sh("tc qdisc add dev calmveth1_peer clsact");
+    // What is longer than 28,671 bytes.
+    sh("tc filter add dev calmveth1_peer egress protocol ip u32 match ip dst 78.78.0.10 match u16 0x7000 0xf000 at 2 \
+        action pedit munge offset 28000 u8 invert");
+    let traffic = format!("{PROGRAM} lab traffic --proto tcp --count 20 --size 30000 --rate 20 || :");
+    let done = run(&["--iface", "calmveth1", "--json", "--", "sh", "-c", &traffic]);
+    let trace = done.trace();
+    assert_nothing_attached();
+    let whole: Vec<&Packet> = trace.packets.iter().filter(|packet| packet.payload_len == 30_000).collect();
+    assert!(whole.len() >= 10, "{trace:#?}");
+    for packet in whole {
+        let payload = packet.payload.as_ref().unwrap_or_else(|| panic!("{packet:#?}"));
+        assert_eq!((payload.verdict.as_str(), payload.offset), ("garbled", Some(27_948)), "{payload:#?}");
+    }
+}
+
 #[test]
 #[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
 fn a_byte_that_a_filter_rewrites_is_found_between_its_hops() {
