@@ -9,7 +9,8 @@ use crate::support::{
     machine::{assert_nothing_attached, sh},
     model::Packet,
     pcapng,
-    tracer::{Done, PROGRAM, Tracer, run},
+    tracer::{Done, PROGRAM, Tracer, run, traced},
+    traffic::{PORT, one_piece, server},
     tshark,
 };
 
@@ -71,22 +72,19 @@ fn pages_are_found_without_the_kernels_variables() {
 /// Further than a digest gets without a loop.
 #[test]
 #[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
-fn a_byte_far_behind_in_a_segment_that_gso_has_yet_to_cut_is_found() {
-    let _lab = Lab::up("bridge");
-    sh("tc qdisc add dev calmveth1_peer clsact");
-    // What is longer than 28,671 bytes.
-    sh("tc filter add dev calmveth1_peer egress protocol ip u32 match ip dst 78.78.0.10 match u16 0x7000 0xf000 at 2 \
+fn a_byte_far_behind_in_a_large_segment_is_found() {
+    let _lab = Lab::up("pair");
+    sh("ip -n ns-calm1 link set calmveth1 mtu 65535; ip -n ns-calm2 link set calmveth2 mtu 65535");
+    sh("ip netns exec ns-calm2 tc qdisc add dev calmveth2 clsact");
+    // Of what is longer than 28,671 bytes, the byte at offset 27,948 of the payload, behind 52 bytes of headers.
+    sh("ip netns exec ns-calm2 tc filter add dev calmveth2 egress protocol ip u32 match u16 0x7000 0xf000 at 2 \
         action pedit munge offset 28000 u8 invert");
-    let traffic = format!("{PROGRAM} lab traffic --proto tcp --count 20 --size 30000 --rate 20 || :");
-    let done = run(&["--iface", "calmveth1", "--json", "--", "sh", "-c", &traffic]);
-    let trace = done.trace();
+    let trace = traced(&["--proto", "tcp"], || one_piece(server(PORT), 30_000));
     assert_nothing_attached();
-    let whole: Vec<&Packet> = trace.packets.iter().filter(|packet| packet.payload_len == 30_000).collect();
-    assert!(whole.len() >= 10, "{trace:#?}");
-    for packet in whole {
-        let payload = packet.payload.as_ref().unwrap_or_else(|| panic!("{packet:#?}"));
-        assert_eq!((payload.verdict.as_str(), payload.offset), ("garbled", Some(27_948)), "{payload:#?}");
-    }
+    let whole = trace.packets.iter().find(|packet| packet.payload_len == 30_000);
+    let whole = whole.unwrap_or_else(|| panic!("{trace:#?}"));
+    let payload = whole.payload.as_ref().unwrap_or_else(|| panic!("{whole:#?}"));
+    assert_eq!((payload.verdict.as_str(), payload.offset), ("garbled", Some(27_948)), "{payload:#?}");
 }
 
 #[test]
