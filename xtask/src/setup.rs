@@ -3,13 +3,15 @@
 //! It looks for the programs themselves, not for packages, so it is right on every distribution and quick when nothing
 //! is missing. Only the package manager ever runs as root.
 
+mod packages;
+
 use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use regex_lite::Regex;
 
 use crate::cargo;
@@ -59,7 +61,7 @@ pub fn run(verbose: bool) -> Result<()> {
         // Known before it is there, so that whoever has to type the command types it once.
         packages.extend(llvm_packages(llvm_of_archive()));
     }
-    apt_install(&packages)?;
+    packages::install(&packages)?;
 
     if toolchain::find_compiler().is_none() {
         nightly()?;
@@ -106,7 +108,7 @@ fn prebuilt_is_available() -> bool {
     // A machine that never updated its lists knows of no package: it may have this one.
     let blank = Command::new("apt-cache").args(["pkgnames", "qemu-system-x86"]).output();
     let blank = blank.is_ok_and(|done| done.status.success() && done.stdout.is_empty());
-    if blank && apt("update", &[]).is_err() {
+    if blank && packages::update().is_err() {
         return false;
     }
     PREBUILT.iter().all(new_enough)
@@ -155,7 +157,7 @@ fn linker(compiler: &Compiler) -> Result<()> {
     let llvm = llvm_of(compiler)?;
     let prefix = PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
     if let Compiler::Prebuilt { .. } = compiler {
-        apt_install(&not_installed(llvm_packages(Some(llvm))))?;
+        packages::install(&not_installed(llvm_packages(Some(llvm))))?;
     } else if !prefix.join("bin/llvm-config").is_file() {
         // Nightly runs ahead of every distribution's LLVM. The linker's authors offer programs with LLVM inside.
         let version = format!("{}@{LINKER_VERSION}", toolchain::LINKER);
@@ -213,38 +215,6 @@ fn not_installed(packages: Vec<String>) -> Vec<String> {
         .map(|done| String::from_utf8_lossy(&done.stdout).into_owned())
         .unwrap_or_default();
     packages.into_iter().filter(|package| !query.lines().any(|l| l == format!("{package} installed"))).collect()
-}
-
-fn apt_install(packages: &[String]) -> Result<()> {
-    if packages.is_empty() {
-        return Ok(());
-    }
-    if tools::find("apt-get").is_none() {
-        bail!(
-            "this machine lacks the programs of these Debian packages, and has no apt: {}\n\
-             install them with its own package manager, then run this again",
-            packages.join(" ")
-        );
-    }
-    if !can_be_root() {
-        bail!("as root, run:\n    apt-get update && apt-get install {}\nthen this again", packages.join(" "));
-    }
-    eprintln!("installing: {}", packages.join(" "));
-    apt("update", &[])?;
-    // Nothing that is here may go: an installed rustup, for instance.
-    apt("install", &[&["--yes".to_owned(), "--no-install-recommends".into(), "--no-remove".into()], packages].concat())
-}
-
-fn apt(action: &str, args: &[String]) -> Result<()> {
-    let mut command = as_root("apt-get");
-    command.args(["-q", action]).args(args);
-    if is_root() {
-        command.env("DEBIAN_FRONTEND", "noninteractive");
-    }
-    // Its talk is progress, not what this command was asked for.
-    let done = command.stdout(io::stderr()).status().context("apt-get does not start")?;
-    ensure!(done.success(), "apt-get {action} failed");
-    Ok(())
 }
 
 /// Whether this process is root.

@@ -96,8 +96,11 @@ impl Suite {
     }
 }
 
-/// The address of the archive that has `suite`.
-fn address(suite: &str) -> Result<String> {
+/// The address of the archive that has `suite`, without a slash at its end.
+///
+/// # Errors
+/// Where neither apt's sources nor the environment name one.
+pub fn address(suite: &str) -> Result<String> {
     let found = if let Ok(main) = std::env::var(MIRROR) {
         (Some(main), None)
     } else {
