@@ -135,13 +135,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// Each failing check counts as one failed test; a passing one as none, for it tests nothing that runs.
 fn lint() -> Result<Count> {
-    let clippy = ["clippy", "--all-targets"];
-    let strict = ["--", "-D", "warnings"];
+    let clippy = |what: &[&'static str]| [&["clippy"], what, &["--", "-D", "warnings"]].concat();
     let mut checks = vec![
         ("fmt", vec!["fmt", "--all", "--check"]),
-        ("clippy", [&clippy[..], &strict].concat()),
+        ("clippy", clippy(&["--all-targets"])),
         // Without the tests: what those depend on may take a C compiler for the target.
-        ("clippy for arm64", [&["clippy", "--lib", "--bins", "--target", arm64::TARGET][..], &strict].concat()),
+        ("clippy for arm64", clippy(&["--lib", "--bins", "--target", arm64::TARGET])),
     ];
     if let Some(obstacle) = arm64::obstacle() {
         println!("lint clippy for arm64: left out: {obstacle}");

@@ -1,6 +1,7 @@
 //! The command line: a file per subcommand. Each says what is to be done; the library does it.
 
 mod doctor;
+mod flow;
 mod hops;
 mod lab;
 mod look;

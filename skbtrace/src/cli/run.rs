@@ -1,15 +1,15 @@
 //! `skbtrace run`.
 
-use std::{net::IpAddr, num::NonZeroU64, path::PathBuf, process::ExitCode, time::Duration};
+use std::{num::NonZeroU64, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use skbtrace_common::Filter;
 
+use super::flow::FlowArgs;
 use super::look::LookArgs;
 use crate::filter::{CompileError, Expression, FilterError};
 use crate::hops::Backend;
-use crate::run::{self, Format, Options, RecordOptions, Why, wire_address};
+use crate::run::{self, Format, Options, RecordOptions, Why};
 use crate::verdict::Class;
 
 /// What to trace, and for how long.
@@ -52,15 +52,8 @@ pub struct Args {
     /// Stop after this time: seconds, or with a unit (500ms, 10s, 2m)
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
-    /// Only packets of this protocol: tcp, udp, icmp, icmpv6, arp, or the number of an IP protocol
-    #[arg(long, value_name = "PROTO", value_parser = proto)]
-    proto: Option<Proto>,
-    /// Only packets from or to this address
-    #[arg(long, value_name = "ADDRESS")]
-    host: Option<IpAddr>,
-    /// Only packets from or to this TCP or UDP port
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    port: Option<u16>,
+    #[command(flatten)]
+    flow: FlowArgs,
     #[command(flatten)]
     look: LookArgs,
     /// Record the run in this pcapng file; `-` is standard output
@@ -128,13 +121,6 @@ enum BackendChoice {
     Tracepoint,
 }
 
-/// A protocol to filter by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Proto {
-    Ip(u8),
-    Ethertype(u16),
-}
-
 /// Runs it.
 pub fn run(args: Args) -> Result<ExitCode> {
     let fail_on = args.fail_on.clone();
@@ -184,17 +170,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 /// From what was typed to what it means.
 fn resolve(args: Args, expression: Option<Expression>) -> Result<Options> {
-    let verify = u16::from(!args.no_verify);
-    let mut filter = Filter { port: args.port.unwrap_or(0), verify, ..Filter::default() };
-    match args.proto {
-        Some(Proto::Ip(number)) => filter.l4_proto = number,
-        Some(Proto::Ethertype(number)) => filter.ethertype = number,
-        None => {}
-    }
-    if let Some(host) = args.host {
-        filter.host = wire_address(host);
-        filter.has_host = 1;
-    }
+    let mut filter = args.flow.filter();
+    filter.verify = u16::from(!args.no_verify);
     let look = args.look.resolve();
     let for_payload = look.payload.map_or(0, |payload| payload + HEADERS);
     let snaplen = args.snaplen.max(for_payload);
@@ -239,20 +216,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     if duration.is_zero() { Err("must be longer than nothing".to_owned()) } else { Ok(duration) }
 }
 
-pub(super) fn proto(text: &str) -> Result<Proto, String> {
-    Ok(match text.to_ascii_lowercase().as_str() {
-        "tcp" => Proto::Ip(6),
-        "udp" => Proto::Ip(17),
-        "icmp" => Proto::Ip(1),
-        "icmpv6" | "icmp6" => Proto::Ip(58),
-        "arp" => Proto::Ethertype(0x0806),
-        number => match number.parse() {
-            Ok(number) if number > 0 => Proto::Ip(number),
-            _ => return Err("use tcp, udp, icmp, icmpv6, arp, or a number from 1 to 255".to_owned()),
-        },
-    })
-}
-
 fn ring_size(text: &str) -> Result<u32, String> {
     let size = u32::try_from(size(text)?).unwrap_or(u32::MAX);
     // The kernel wants whole pages, and pages are 4 to 64 KiB.
@@ -284,7 +247,7 @@ fn size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Proto, duration, proto, ring_size, rotate_size};
+    use super::{duration, ring_size, rotate_size};
     use std::time::Duration;
 
     #[test]
@@ -294,16 +257,6 @@ mod tests {
         assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
         for wrong in ["", "s", "-1", "0", "10 parsecs", "nan", "1e400"] {
             assert!(duration(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn protocols_have_names_or_numbers() {
-        assert_eq!(proto("TCP"), Ok(Proto::Ip(6)));
-        assert_eq!(proto("132"), Ok(Proto::Ip(132)));
-        assert_eq!(proto("arp"), Ok(Proto::Ethertype(0x0806)));
-        for wrong in ["", "0", "256", "tpc"] {
-            assert!(proto(wrong).is_err(), "{wrong}");
         }
     }
 
