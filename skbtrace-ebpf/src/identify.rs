@@ -26,11 +26,10 @@ pub fn is_followed(tracked: Tracked) -> bool {
 
 /// Whether what is freed is the old self of a packet that becomes another one: it is no end. That is said once.
 #[inline(always)]
-pub fn is_old_self(hop: HopId, tracked: Tracked) -> bool {
+pub fn is_old_self(hop: u32, tracked: Tracked) -> bool {
     let Some(track) = tracked else { return false };
     // SAFETY: the value stays readable for the length of this program, and only the CPU that has the packet in hand writes to it.
-    hop as u32 == HopId::SkbReleaseHeadState as u32
-        && unsafe { core::mem::replace(&mut (*track.as_ptr()).morphing, 0) } != 0
+    hop == HopId::SkbReleaseHeadState as u32 && unsafe { core::mem::replace(&mut (*track.as_ptr()).morphing, 0) } != 0
 }
 
 /// What becomes of a hit.
