@@ -1,6 +1,7 @@
-//! How each tool is called. All are told to trace the same six functions, and nothing else about them is changed: their rings, their
-//! formats and their ways of attaching are those that a user gets. skbtrace traces all of its hops: it cannot be told not to, and what
-//! is compared is what a hit costs. It prints JSON, the longer one of its formats: an event is easier to count in it.
+//! How each tool is called. All are told to trace the same six functions, and little else about them is changed: their rings and their
+//! ways of attaching are those that a user gets. pwru is asked for length and device, which the others print unasked. skbtrace traces
+//! all of its hops: it cannot be told not to, and what is compared is what a hit costs. It prints JSON, the longer one of its formats:
+//! an event is easier to count in it.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -36,7 +37,7 @@ pub fn command(tool: Tool, programs: &Programs, iface: &str) -> Result<Option<Co
         }
         Tool::Pwru => {
             let mut command = other(&programs.pwru)?;
-            command.args(["--all-kmods", "--filter-func", &format!("^({})$", names().join("|"))]);
+            command.args(["--all-kmods", "--output-meta", "--filter-func", &format!("^({})$", names().join("|"))]);
             command
         }
         Tool::Retis => {

@@ -46,7 +46,7 @@ pub enum Tool {
     Bpftrace,
     /// The same with the stack that the seed's script prints.
     BpftraceStack,
-    /// `pwru` with what it prints unless told otherwise.
+    /// `pwru`, told to print the length and the device too.
     Pwru,
     /// `retis collect` with probes on the six functions.
     Retis,
