@@ -9,7 +9,7 @@ use super::figures::{figures, longest};
 use super::plan::{FUNCTIONS, Plan, Tool};
 use super::sample::{Line, Point, Program, Round, Soak};
 use super::stats::{Spread, share};
-use super::table::{Table, cell, number};
+use super::table::{Table, cell, count, number};
 
 /// Titles and figures of the columns: what a hit and an event cost, and what arrives.
 const COSTS: [(&str, &str); 9] = [
@@ -135,15 +135,19 @@ impl Report {
             return;
         }
         let all: u64 = self.programs.iter().filter_map(|program| program.verified).map(u64::from).sum();
-        let _ =
-            writeln!(text, "instructions verified, of {} programs of skbtrace: {} in all", self.programs.len(), all);
+        let _ = writeln!(
+            text,
+            "instructions verified, of {} programs of skbtrace: {} in all",
+            self.programs.len(),
+            count(all)
+        );
         let mut table = Table::new(&["program", "verified", "runs", "ns/run"]);
         for program in longest {
             let cost = share(program.run_time_ns as f64, program.run_count as f64);
             table.row(vec![
                 program.name.clone(),
-                number(program.verified.unwrap_or(0).into()),
-                number(program.run_count as f64),
+                count(program.verified.unwrap_or(0).into()),
+                count(program.run_count),
                 cell(Spread::of(&[cost]).as_ref()),
             ]);
         }
@@ -189,14 +193,14 @@ fn points(text: &mut String, title: &str, points: &[Point]) {
         let ratio = |part: f64, whole: u64| cell(Spread::of(&[share(part, whole as f64)]).as_ref());
         table.row(vec![
             bridges.to_string(),
-            number(stage.sent as f64),
-            number(stage.delivered as f64),
+            count(stage.sent),
+            count(stage.delivered),
             ratio(stage.delivered as f64, stage.sent),
             ratio(stage.run_time_ns as f64, stage.hits),
             ratio(stage.cpu_s * 1e6, stage.delivered),
             ratio(stage.cpu_s * 1e6, stage.sent),
             number(*rss_kib as f64 / 1024.0),
-            number(losses.values().sum::<u64>() as f64),
+            count(losses.values().sum::<u64>()),
         ]);
     }
     text.push_str(&table.text());
@@ -214,9 +218,9 @@ fn soaked(text: &mut String, soak: &Soak) {
         first.0,
         mib(last.1),
         last.0,
-        number(soak.stage.sent as f64),
-        number(soak.stage.delivered as f64),
-        number(soak.losses.values().sum::<u64>() as f64),
+        count(soak.stage.sent),
+        count(soak.stage.delivered),
+        count(soak.losses.values().sum::<u64>()),
     );
 }
 

@@ -58,21 +58,33 @@ pub fn number(value: f64) -> String {
         _ => 2,
     };
     let plain = format!("{value:.digits$}");
-    let (whole, rest) = plain.split_once('.').map_or((plain.as_str(), ""), |(whole, rest)| (whole, rest));
-    let mut grouped = String::new();
+    match plain.split_once('.') {
+        Some((whole, rest)) => format!("{}.{rest}", grouped(whole)),
+        None => grouped(&plain),
+    }
+}
+
+/// All of its digits: it was counted.
+pub fn count(value: u64) -> String {
+    grouped(&value.to_string())
+}
+
+/// In threes.
+fn grouped(whole: &str) -> String {
+    let mut text = String::new();
     for (at, digit) in whole.char_indices() {
         let left = whole.len() - at;
-        if at > 0 && left % 3 == 0 && !grouped.ends_with('-') {
-            grouped.push(',');
+        if at > 0 && left.is_multiple_of(3) && !text.ends_with('-') {
+            text.push(',');
         }
-        grouped.push(digit);
+        text.push(digit);
     }
-    if rest.is_empty() { grouped } else { format!("{grouped}.{rest}") }
+    text
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Spread, Table, cell, number};
+    use super::{Spread, Table, cell, count, number};
 
     #[test]
     fn numbers_stand_below_each_other() {
@@ -90,6 +102,7 @@ mod tests {
     fn a_number_has_the_digits_that_mean_something() {
         let shown = [0.004, 1.234, 12.34, 99.96, 1234.5, 1_234_567.0, -1234.0].map(number);
         assert_eq!(shown, ["0.00", "1.23", "12.3", "100", "1,234", "1,234,567", "-1,234"]);
+        assert_eq!([0, 90, 1_000_000].map(count), ["0", "90", "1,000,000"]);
     }
 
     #[test]

@@ -77,7 +77,32 @@ fn lines() -> Vec<Line> {
 #[test]
 fn the_tables_show_medians_and_how_far_the_rounds_lie_apart() {
     let report = Report::new(plan(), "6.12.117".to_owned(), BTreeMap::new(), lines());
-    insta::assert_snapshot!(report.text());
+    insta::assert_snapshot!(report.text(), @r"
+    6.12.117: 2 rounds of 5 s
+
+    tool             kernel ns/hit      unrelated ns/hit        hits/packet         kernel ns/packet       CPU us/event         % at 200/s  % at 1,000/s  % at 4,000/s    % at full speed
+    none                         -                     -                  -                        -                  -                  -             -             -                  -
+    floor                    1,400                   350               7.00                    9,800               50.0               90.0             -             -               90.0
+    skbtrace  5,000 (4,000..6,000)  1,250 (1,000..1,500)  7.00 (7.00..7.00)  35,000 (28,000..42,000)  50.0 (50.0..50.0)  90.0 (90.0..90.0)             -             -  90.0 (90.0..90.0)
+
+    tool          UDP % of none      TCP % of none         UDP Mbit/s        TCP Mbit/s         idle CPU %            ready s           detach s            RSS MiB
+    none         100 (100..100)     100 (100..100)   75.0 (50.0..100)  750 (500..1,000)                  -                  -                  -                  -
+    floor                  80.0               80.0               80.0               800               1.00               1.50               0.25               10.0
+    skbtrace  50.0 (50.0..50.0)  50.0 (50.0..50.0)  37.5 (25.0..50.0)    375 (250..500)  1.00 (1.00..1.00)  1.50 (1.50..1.50)  0.25 (0.25..0.25)  10.0 (10.0..10.0)
+
+    instructions verified, of 2 programs of skbtrace: 41,090 in all
+    program       verified   runs  ns/run
+    follow_probe    41,000      0       -
+    veth_xmit           90  2,000   4,000
+
+    cost by the hops of a packet (skbtrace)
+    bridges  packets  events  events/packet  kernel ns/hit  CPU us/event  CPU us/packet  RSS MiB  lost
+    1          1,000   7,000           7.00          4,000          50.0            350     20.0     0
+
+    soak: 12.0 MiB after 60 s, 13.0 MiB after 600 s; 1,000 packets sent, 7,000 events, 2 lost
+
+    not measured: floor in round 2: it ended
+    ");
 }
 
 #[test]
