@@ -1,6 +1,9 @@
 //! The two programs that everything is measured against, put together by hand: one that does nothing, and one that reserves an event
 //! in a ring and submits it.
 //!
+//! The second is less than any tracer can do that sends an event: it neither reads nor copies anything. skbtrace's kernel side makes its
+//! event elsewhere and has it copied into the ring (`bpf_ringbuf_output`), which wakes by the same flags.
+//!
 //! A dozen instructions need no compiler, and no second object beside the kernel side. They go into an object file because they are
 //! loaded, attached and read by what skbtrace is loaded, attached and read by, so that nothing differs but the program. What bpftrace
 //! makes of an empty probe would be as short, but has no ring.

@@ -93,6 +93,8 @@ impl Tracer {
     /// Where it ends, or does not get ready.
     pub fn start(tool: Tool, all: &Programs, iface: &str, complaints: &Path) -> Result<Option<Self>> {
         let Some(mut command) = command(tool, all, iface)? else { return Ok(None) };
+        // Else the probes of one that was killed would be taken for its own.
+        free(Instant::now())?;
         let others = programs::ids()?;
         let start = Instant::now();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -182,10 +184,7 @@ impl Tracer {
             ensure!(start.elapsed() < PATIENCE, "{} does not end", self.tool);
             thread::sleep(LOOK / 4);
         }
-        while taken()? > 0 {
-            ensure!(start.elapsed() < PATIENCE, "{} has left probes behind", self.tool);
-            thread::sleep(LOOK / 4);
-        }
+        free(start).with_context(|| format!("{} has left probes behind", self.tool))?;
         let seconds = start.elapsed().as_secs_f64();
         Ok((seconds, self.last_line.join().unwrap_or_default()))
     }
@@ -226,6 +225,15 @@ fn taken() -> Result<usize> {
     let path = Path::new("/sys/kernel/tracing/enabled_functions");
     let list = crate::tools::read(path)?;
     Ok(FUNCTIONS.iter().filter(|function| is_in(&list, function.name)).count())
+}
+
+/// Waits until nobody traces any of them.
+fn free(since: Instant) -> Result<()> {
+    while taken()? > 0 {
+        ensure!(since.elapsed() < PATIENCE, "some of the functions are still traced after {PATIENCE:?}");
+        thread::sleep(LOOK / 4);
+    }
+    Ok(())
 }
 
 /// A line begins with the name; the module and who it is follow.
