@@ -117,9 +117,9 @@ mod tests {
     #[test]
     fn throughput_is_compared_with_that_of_nobody_in_the_same_round() {
         let mut none = Round::new(Tool::None, 3);
-        none.throughput = Some(Throughput { udp_mbit: 80.0, tcp_mbit: 0.0 });
+        none.throughput = Some(Throughput { udp_mbit: 80.0, udp_sent_mbit: 80.0, tcp_mbit: 0.0 });
         let mut round = Round::new(Tool::Pwru, 3);
-        round.throughput = Some(Throughput { udp_mbit: 20.0, tcp_mbit: 5.0 });
+        round.throughput = Some(Throughput { udp_mbit: 20.0, udp_sent_mbit: 80.0, tcp_mbit: 5.0 });
         let figures = figures(&round, Some(&none));
         assert_eq!(figures["udp_percent"], 25.0);
         assert!(!figures.contains_key("tcp_percent"), "a share of nothing");

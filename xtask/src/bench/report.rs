@@ -25,7 +25,8 @@ const COSTS: [(&str, &str); 9] = [
 ];
 
 /// And of the others: what it does to the machine.
-const BURDEN: [(&str, &str); 8] = [
+const BURDEN: [(&str, &str); 9] = [
+    ("packets/s at most", "packets_per_s_full"),
     ("UDP % of none", "udp_percent"),
     ("TCP % of none", "tcp_percent"),
     ("UDP Mbit/s", "udp_mbit"),

@@ -81,8 +81,10 @@ pub struct Stage {
 /// What iperf3 measured, Mbit/s of payload received.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Throughput {
-    /// By datagrams of 1,000 bytes, as fast as they can be sent.
+    /// By datagrams of 1,000 bytes, sent as fast as the sender can; what the receiver could not take is lost, and not in it.
     pub udp_mbit: f64,
+    /// How fast those were sent.
+    pub udp_sent_mbit: f64,
     /// By one TCP connection.
     pub tcp_mbit: f64,
 }

@@ -66,7 +66,8 @@ impl Iperf {
     pub fn throughput(&self, seconds: u64) -> Result<Throughput> {
         let udp = client(seconds, &["--udp", "--bandwidth", "0", "--length", "1000"])?;
         let tcp = client(seconds, &[])?;
-        Ok(Throughput { udp_mbit: received(&udp)?, tcp_mbit: received(&tcp)? })
+        let ((udp_sent_mbit, udp_mbit), (_, tcp_mbit)) = (sent_and_received(&udp)?, sent_and_received(&tcp)?);
+        Ok(Throughput { udp_mbit, udp_sent_mbit, tcp_mbit })
     }
 }
 
@@ -86,35 +87,35 @@ fn client(seconds: u64, more: &[&str]) -> Result<Output> {
     Ok(done)
 }
 
-fn received(done: &Output) -> Result<f64> {
+fn sent_and_received(done: &Output) -> Result<(f64, f64)> {
     let report: Value = serde_json::from_slice(&done.stdout).context("iperf3 prints no JSON")?;
-    received_mbit(&report).with_context(|| format!("iperf3 says nothing of what came: {}", tools::said(done)))
+    mbits(&report).with_context(|| format!("iperf3 says nothing of what came: {}", tools::said(done)))
 }
 
-/// Of TCP the receiver's own rate; of UDP the sender's without what the receiver has missed.
-fn received_mbit(report: &Value) -> Option<f64> {
+/// Sent and received. Of UDP what was received is what was sent without what the receiver has missed.
+fn mbits(report: &Value) -> Option<(f64, f64)> {
     let end = report.get("end")?;
-    if let Some(lost) = end.get("sum").and_then(|sum| sum.get("lost_percent")?.as_f64()) {
-        let sent = end.get("sum")?.get("bits_per_second")?.as_f64()?;
-        return Some(sent * (1.0 - lost / 100.0) / 1e6);
+    let rate = |of: &str| Some(end.get(of)?.get("bits_per_second")?.as_f64()? / 1e6);
+    match end.get("sum").and_then(|sum| sum.get("lost_percent")?.as_f64()) {
+        Some(lost) => rate("sum").map(|sent| (sent, sent * (1.0 - lost / 100.0))),
+        None => Some((rate("sum_sent")?, rate("sum_received")?)),
     }
-    Some(end.get("sum_received")?.get("bits_per_second")?.as_f64()? / 1e6)
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::{Traffic, received_mbit};
+    use super::{Traffic, mbits};
 
     #[test]
     fn what_was_sent_and_never_came_is_no_throughput() {
         let udp = json!({ "end": { "sum": { "bits_per_second": 8e6, "lost_percent": 25.0, "packets": 4 } } });
-        assert_eq!(received_mbit(&udp), Some(6.0));
+        assert_eq!(mbits(&udp), Some((8.0, 6.0)));
         let tcp =
             json!({ "end": { "sum_sent": { "bits_per_second": 9e6 }, "sum_received": { "bits_per_second": 7e6 } } });
-        assert_eq!(received_mbit(&tcp), Some(7.0));
-        assert_eq!(received_mbit(&json!({ "error": "unable to connect" })), None);
+        assert_eq!(mbits(&tcp), Some((9.0, 7.0)));
+        assert_eq!(mbits(&json!({ "error": "unable to connect" })), None);
     }
 
     #[test]
