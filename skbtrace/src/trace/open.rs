@@ -112,16 +112,20 @@ impl Open {
         self.steps.iter().rev().find(tells)
     }
 
-    /// Whether an XDP program got it in other memory: its end is then that of the memory alone.
-    pub(super) fn is_handed_over(&self) -> bool {
+    /// Whether an XDP program got it in other memory: its end is then that of the memory alone. By tracepoints it may be so
+    /// wherever a device has sent it.
+    pub(super) fn is_handed_over(&self, by_tracepoints: bool) -> bool {
         let [.., last, end] = &self.steps[..] else { return false };
-        last.hop == HopId::VethXdpRcvSkb && end.hop == HopId::ConsumeSkb
+        let received = last.hop == HopId::VethXdpRcvSkb || (by_tracepoints && last.hop == HopId::NetDevStartXmit);
+        received && end.hop == HopId::ConsumeSkb
     }
 
     /// Whether an event is of this packet in other memory, right where it was.
     pub(super) fn goes_on_as(&self, hop_id: HopId, event: &Event) -> bool {
-        let here = self.last_place().and_then(Step::device);
-        here == device(event) && self.identity.is_copied_to(hop_id, event)
+        // Of a veth that sends, the other end is not known: there it is received.
+        let crosses = |step: &Step| step.hop == HopId::NetDevStartXmit && hop_id == HopId::NapiGroReceiveEntry;
+        let is_here = |step: &Step| step.device() == device(event) || crosses(step);
+        self.last_place().is_some_and(is_here) && self.identity.is_copied_to(hop_id, event)
     }
 
     /// Whether it was the last fragment to come, by its end: the datagram goes on in its `sk_buff`, which has lost its old self.
