@@ -145,7 +145,7 @@ impl Stitcher {
             match self.open.get(&key) {
                 // What this CPU does next tells whether it goes on.
                 Some(open) if open.is_handed_over(self.options.tcp_ends_unseen) => {
-                    drop(self.handed_over.insert(event.cpu, key))
+                    self.handed_over.insert(event.cpu, key);
                 }
                 // The datagram goes on under this address, if there is a hop that sees it.
                 Some(open) if open.is_made_whole() => {}

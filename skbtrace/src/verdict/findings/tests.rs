@@ -1,5 +1,7 @@
 //! What is a finding, and what never is.
 
+mod tracepoints;
+
 use proptest::prelude::*;
 use skbtrace_common::{Digest, Event, EventFlags, HopId};
 
@@ -124,23 +126,6 @@ fn what_tcp_and_broadcasts_meet_at_a_receiver_is_no_finding() {
     assert_eq!(found(&datagram(&mut lab, 4, 10, 3, 6)).len(), 1);
     let foreign = datagram(&mut lab, 5, 10, 3, 6).split_off(5);
     assert_eq!(found(&foreign), []);
-}
-
-#[test]
-fn by_tracepoints_a_packet_is_twice_there_if_a_clone_of_it_leaves_as_it_does() {
-    let mut lab = Lab::new();
-    let sent = lab.trip(1).addresses(17, (11, 40_000), (10, 9000)).datagram(1, 64).process(400, "sender");
-    let queued = sent.seen_crossing(VETH2, PEER2, 92).hop(HopId::NetDevQueue, 900, PEER1, 106);
-    let leave = |trip: Trip| trip.hop(HopId::NetDevStartXmit, 900, PEER1, 106).hop(HopId::NetifRx, 900, VETH1, 92);
-    let leave = |trip: Trip| leave(trip).hop(HopId::NetifReceiveSkb, 900, VETH1, 92).end(HopId::ConsumeSkb, 900).events;
-    let clone = leave(lab.clone_of(2, &queued.events[4]));
-    assert_eq!(found(&leave(queued.clone())), []);
-    let rest = leave(queued.clone()).split_off(5);
-    let all = found(&[queued.events, clone, rest].concat());
-    let [finding] = &all[..] else { panic!("{all:#?}") };
-    assert_eq!(finding.class, Class::Duplicated);
-    assert_eq!(finding.span, Span::Between(HopId::NetDevQueue, HopId::NetDevStartXmit));
-    assert_eq!(finding.device.map(|device| device.key.ifindex), Some(PEER1.ifindex));
 }
 
 #[test]
