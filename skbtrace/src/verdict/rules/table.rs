@@ -87,7 +87,10 @@ pub(super) fn row(finding: &Finding, looked: bool) -> Row {
                     && (end.hops.is_empty() || end.hops.iter().any(at))
                     && (end.functions.is_empty() || end.functions.iter().any(|name| function.starts_with(name)))
             };
-            of_end(ENDS.iter().chain(PLACES).find(fits).unwrap_or(&OTHER))
+            let row = of_end(ENDS.iter().chain(PLACES).find(fits).unwrap_or(&OTHER));
+            // Tracepoints show it last at the device that it was received by, and not at the one that it was sent on to.
+            let sent_on = finding.span == Span::At(HopId::NetifReceiveSkb) && row.spots.contains(&Spot::Egress);
+            Row { reach: if sent_on { Reach::Netns } else { row.reach }, ..row }
         }
         _ => in_between(finding, looked),
     }
@@ -113,8 +116,10 @@ fn of_end(end: &End) -> Row {
 const ANY_HOOK: [Spot; 6] =
     [Spot::Ingress, Spot::BridgePrerouting, Spot::BridgeForward, Spot::Prerouting, Spot::Forward, Spot::Input];
 
-/// Where a packet ended that, as tracepoints have it, had only been received: the function that freed it tells whose it was by then.
+/// Where a packet ended, by the hops that the table knows, where tracepoints have others or fewer. That of one which had only been
+/// received the function tells that freed it: whose it was by then.
 fn by_code(span: Span, function: &str) -> Span {
+    let crossing = ["veth_", "__dev_forward_skb", "dev_forward_skb"].iter().any(|name| function.starts_with(name));
     const OWNERS: [(&str, HopId); 12] = [
         ("tcp_", HopId::TcpV4Rcv),
         ("__udp_enqueue", HopId::UdpEnqueueScheduleSkb),
@@ -132,6 +137,9 @@ fn by_code(span: Span, function: &str) -> Span {
     let owner = OWNERS.iter().find(|(prefix, _)| function.starts_with(prefix));
     match (span, owner) {
         (Span::At(HopId::NetifReceiveSkb), Some((_, hop))) => Span::At(*hop),
+        (Span::At(HopId::NetDevQueue | HopId::QdiscEnqueue), _) => Span::At(HopId::DevQueueXmit),
+        (Span::At(HopId::NetDevStartXmit), _) if crossing => Span::At(HopId::DevForwardSkb),
+        (Span::At(HopId::NetifRx | HopId::NapiGroReceiveEntry), _) => Span::At(HopId::EnqueueToBacklog),
         _ => span,
     }
 }
