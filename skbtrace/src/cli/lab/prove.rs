@@ -1,5 +1,5 @@
 //! `skbtrace lab fault prove`: whether this program finds the faults of the gallery on this kernel. A row per fault, expected
-//! beside found, and at the end how many were found.
+//! beside found, and at the end how many were found. A backend with fewer hops may be named: what is beyond it says why.
 
 use std::{process::ExitCode, sync::atomic::Ordering};
 
@@ -8,15 +8,17 @@ use clap::Args;
 
 use super::{print, stop_flag};
 use crate::{
+    cli::backend::BackendArgs,
     hops::{Backend, Plan},
     host::Host,
     lab::{
         Scenario,
         fault::{
             self, Fault,
-            prove::{Proof, prove, prove_clean},
+            prove::{By, Proof, prove, prove_clean},
         },
     },
+    run,
 };
 
 #[derive(Debug, Args)]
@@ -26,6 +28,8 @@ pub(super) struct ProveArgs {
     /// All of them at once, which must then all be found
     #[arg(long, requires = "names")]
     together: bool,
+    #[command(flatten)]
+    backend: BackendArgs,
     /// A JSON object per row in place of the table
     #[arg(long)]
     json: bool,
@@ -41,12 +45,18 @@ pub(super) fn run(args: &ProveArgs) -> anyhow::Result<ExitCode> {
     };
     let program = std::env::current_exe().context("find this program")?;
     let stop = stop_flag()?;
-    let plan = Plan::for_host(&Host::look()?, Backend::Kprobe);
-    let (mut found, mut tried, mut unseen) = (0, 0, 0);
+    let host = Host::look()?;
+    let (backend, why) = run::backend(args.backend.named(), &host)?;
+    if let Some(why) = why {
+        eprintln!("{why}");
+    }
+    let plan = Plan::for_host(&host, backend);
+    let by = By { program: &program, backend };
+    let (mut found, mut tried, mut unseen, mut beyond) = (0, 0, 0, 0);
     if args.names.is_empty() {
         // What is found where nothing is wrong makes every other row worthless.
         for scenario in [Scenario::Bridge, Scenario::Pair, Scenario::Loopback] {
-            let proof = prove_clean(scenario, &program, &stop)?;
+            let proof = prove_clean(scenario, by, &stop)?;
             tried += 1;
             found += usize::from(proof.holds());
             say(&format!("no fault, {scenario}"), &["nothing".to_owned()], &proof, args.json)?;
@@ -63,10 +73,11 @@ pub(super) fn run(args: &ProveArgs) -> anyhow::Result<ExitCode> {
             continue;
         }
         tried += 1;
-        match prove(faults, &program, &stop) {
+        match prove(faults, by, &stop) {
             Ok(proof) => {
                 found += usize::from(proof.holds());
-                let expected: Vec<_> = faults.iter().map(|fault| expected(fault)).collect();
+                beyond += usize::from(is_beyond(&proof));
+                let expected: Vec<_> = faults.iter().map(|fault| expected(fault, backend)).collect();
                 say(&names.join(" + "), &expected, &proof, args.json)?;
             }
             // The other rows can still be tried.
@@ -76,16 +87,28 @@ pub(super) fn run(args: &ProveArgs) -> anyhow::Result<ExitCode> {
     crate::lab::down(None)?;
     if !args.json {
         let rest = if unseen > 0 { format!("; {unseen} more cannot be seen on this kernel") } else { String::new() };
-        print(&[format!("{found} of {tried} rows are as they should be{rest}")])?;
+        let silent = match beyond {
+            0 => String::new(),
+            _ => format!("; {beyond} of them are beyond the {} backend, and say why", backend.name()),
+        };
+        print(&[format!("{found} of {tried} rows are as they should be{silent}{rest}")])?;
     }
     Ok(if found == tried { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn expected(fault: &Fault) -> String {
+fn expected(fault: &Fault, backend: Backend) -> String {
     let verdict = fault.verdict;
+    if let Some(reason) = verdict.beyond(backend) {
+        return format!("nothing by {}s: {reason}", backend.name());
+    }
     let cause = serde_json::to_value(verdict.cause).ok();
     let cause = cause.as_ref().and_then(|cause| cause.as_str()).unwrap_or_default();
     format!("{} {} at {} ({cause})", verdict.class.name(), verdict.span, verdict.device)
+}
+
+/// Whether nothing of it could be found, as its rows say.
+fn is_beyond(proof: &Proof) -> bool {
+    !proof.faults.is_empty() && proof.beyond.len() == proof.faults.len()
 }
 
 /// A row that this kernel cannot have.
@@ -100,7 +123,12 @@ fn say(name: &str, expected: &[String], proof: &Proof, json: bool) -> anyhow::Re
     if json {
         return print(&[serde_json::to_string(proof)?]);
     }
-    let mut lines = vec![format!("{}  {name}", if proof.holds() { "ok    " } else { "FAILED" })];
+    let word = match (proof.holds(), is_beyond(proof)) {
+        (true, false) => "ok    ",
+        (true, true) => "beyond",
+        (false, _) => "FAILED",
+    };
+    let mut lines = vec![format!("{word}  {name}")];
     lines.extend(expected.iter().map(|line| format!("        expected  {line}")));
     lines.extend(proof.judgement.found.iter().map(|found| format!("        found     {}", found.line())));
     if !proof.holds() {
