@@ -25,6 +25,12 @@ macro_rules! hops {
             pub fn from_number(number: u16) -> Option<HopId> {
                 Self::ALL.get(usize::from(number)).copied()
             }
+
+            /// What tells the hop where the kernel calls one program for all of them. Never 0, which stands for no cookie.
+            #[must_use]
+            pub const fn cookie(self) -> u64 {
+                self as u64 + 1
+            }
         }
     };
 }
@@ -123,5 +129,25 @@ hops! {
     SkbAttemptDeferFree = "skb_attempt_defer_free",
 }
 
+/// Number of the hop that a cookie stands for; none that there is, if it stands for none.
+#[inline(always)]
+#[must_use]
+pub const fn hop_of_cookie(cookie: u64) -> u32 {
+    (cookie as u32).wrapping_sub(1)
+}
+
 /// How many hops there are.
 pub const HOP_COUNT: usize = HopId::ALL.len();
+
+#[cfg(test)]
+mod tests {
+    use super::{HOP_COUNT, HopId, hop_of_cookie};
+
+    #[test]
+    fn a_cookie_leads_back_to_its_hop_and_none_leads_nowhere() {
+        for hop in HopId::ALL {
+            assert_eq!(hop_of_cookie(hop.cookie()), *hop as u32);
+        }
+        assert!(hop_of_cookie(0) >= HOP_COUNT as u32);
+    }
+}

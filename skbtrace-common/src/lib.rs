@@ -13,7 +13,7 @@ mod level;
 mod window;
 
 pub use event::{Context, DIGEST_BLOCKS, Digest, DigestState, EVENT_FLAGS, Event, EventFlags, Frame, IpSummed};
-pub use hop::{HOP_COUNT, HopId};
+pub use hop::{HOP_COUNT, HopId, hop_of_cookie};
 pub use layout::{
     AddrKey, Bits, Counters, DeviceKey, Filter, HopArgs, MAX_FRAME, MAX_SKB_SIZE, NO_ARG, Offsets, SEGMENT_BY_ADDRESS,
     SEGMENT_MEMBER, SOCK_READ, Source, hop_flags,

@@ -75,7 +75,8 @@ fn describe_context(event: &mut Event, probe: bool) {
 }
 
 /// Whether the kernel calls no program of a kprobe on this CPU, whose per-CPU area begins at `base`: an interrupt has come while
-/// one ran, or while a system call had a map.
+/// one ran, or while a system call had a map. Functions that are attached together have no `kprobe`, and only `bpf_prog_active`
+/// keeps their program away (kernel/trace/bpf_trace.c, `kprobe_multi_link_prog_run`); somebody else's that runs is one mark too many.
 #[inline(always)]
 fn are_probes_skipped(base: u64) -> bool {
     let current_kprobe = offset!(current_kprobe);

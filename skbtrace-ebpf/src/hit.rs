@@ -155,7 +155,13 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
     if A::PROBE {
         note_probe(counters);
     }
-    let plan = hop_args(hop as u32);
+    arrive(args, hop as u32, A::level(hop) as u32, counters);
+}
+
+/// Goes on with a packet that was seen at the hop of this number, if it can be of interest.
+#[inline(always)]
+pub fn arrive<A: Args>(args: &A, hop: u32, level: u32, counters: &mut Counters) {
+    let plan = hop_args(hop);
     let mut address = args.get(plan.skb);
     if plan.flags & hop_flags::INDIRECT != 0 {
         address = value(address).unwrap_or(0);
@@ -167,14 +173,13 @@ pub fn hit<A: Args>(args: &A, hop: HopId) {
             return;
         }
     }
-    let level = A::level(hop) as u32;
     let Some(scratch) = SCRATCH.get_ptr_mut(level) else { return };
-    // SAFETY: a per-CPU value that only programs of this level use. Kprobes do not interrupt one another; a tracepoint's
-    // program claims it.
+    // SAFETY: a per-CPU value that only programs of this level use. Kprobes do not interrupt one another, be they attached one by
+    // one or together: the kernel calls none while `bpf_prog_active` says that one runs. A tracepoint's program claims it.
     let scratch = unsafe { &mut *scratch };
     if A::PROBE || scratch.claim() {
         scratch.hit.skb = address;
-        scratch.hit.hop = hop as u32;
+        scratch.hit.hop = hop;
         args.keep(plan.count, &mut scratch.hit.args);
         go_on(args, A::FOLLOW, level);
         scratch.release();

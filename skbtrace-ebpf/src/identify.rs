@@ -26,11 +26,10 @@ pub fn is_followed(tracked: Tracked) -> bool {
 
 /// Whether what is freed is the old self of a packet that becomes another one: it is no end. That is said once.
 #[inline(always)]
-pub fn is_old_self(hop: HopId, tracked: Tracked) -> bool {
+pub fn is_old_self(hop: u32, tracked: Tracked) -> bool {
     let Some(track) = tracked else { return false };
     // SAFETY: the value stays readable for the length of this program, and only the CPU that has the packet in hand writes to it.
-    hop as u32 == HopId::SkbReleaseHeadState as u32
-        && unsafe { core::mem::replace(&mut (*track.as_ptr()).morphing, 0) } != 0
+    hop == HopId::SkbReleaseHeadState as u32 && unsafe { core::mem::replace(&mut (*track.as_ptr()).morphing, 0) } != 0
 }
 
 /// What becomes of a hit.
@@ -80,6 +79,8 @@ pub fn identify(
         older = (newborn && track.unsent == 0) || (local && track.outbound == 0) || track.outbound == STALE;
         // What GSO has cut comes to a driver without having been seen to come to its device.
         older |= way.is_cut() && track.outbound == 0;
+        // What is handed on goes out of the namespace that it came into.
+        older |= way.begins() && track.outbound == 0 && track.netns != scratch.event.netns;
         if !older {
             scratch.event.packet = track.id;
             scratch.event.step = track.step;
@@ -92,6 +93,7 @@ pub fn identify(
             }
             if way.tells() {
                 track.outbound = u16::from(way.is_out());
+                track.netns = scratch.event.netns;
             }
             if scratch.event.flags & EventFlags::END != 0 {
                 // A packet that is no longer there was ended by another CPU: nothing is left to do.
@@ -135,7 +137,8 @@ pub fn begin_packet(
     scratch.event.packet = id;
     scratch.event.flags |= EventFlags::FIRST;
     let unsent = u8::from(newborn && plan.flags & hop_flags::SENT == 0);
-    let track = Track { id, step: 1, unsent, morphing: 0, outbound: u16::from(way.is_out()), copied: 0 };
+    let netns = scratch.event.netns;
+    let track = Track { id, step: 1, unsent, morphing: 0, outbound: u16::from(way.is_out()), copied: 0, netns };
     let inserted = if plan.flags & hop_flags::TEMPLATE != 0 {
         PENDING.insert(key, track, u64::from(BPF_ANY))
     } else if older {
@@ -189,6 +192,11 @@ impl Way {
     #[inline(always)]
     fn asks(self) -> bool {
         matches!(self, Way::Begins | Way::Arrives)
+    }
+
+    #[inline(always)]
+    fn begins(self) -> bool {
+        matches!(self, Way::Begins)
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 //! look the packet up, filter, number it, and send an event to the ring.
 //!
 //! - `veth`, `bridge`, `device`, `netfilter`, `ip`, `transport`, `skb`, `end`: the entry points, a line per hop
+//! - `together`: one entry point in place of all those of kprobes, where the kernel attaches a program to many functions at once
 //! - `hit`: the way of a hit; `identify`: which packet it is of; `wanted`: the segment and the filter; `describe`: when,
 //!   where and by whom it was
 //! - `filter`: the user's expression, in programs of their own, which a packet goes through before it is followed
@@ -38,6 +39,7 @@ mod payload;
 mod read;
 mod skb;
 mod template;
+mod together;
 mod transport;
 mod veth;
 mod wanted;

@@ -29,6 +29,8 @@ pub struct Track {
     pub outbound: u16,
     /// Bytes that a process has copied out of it, as the tracepoint tells.
     pub copied: u32,
+    /// Inode of the network namespace in which tracepoints saw it last.
+    pub netns: u32,
 }
 
 /// Events on their way to user space. The size is set at load.

@@ -34,6 +34,7 @@ mod skipped;
 mod sockets;
 mod support;
 mod survey;
+mod together;
 mod tracepoint;
 mod tunnel;
 mod volume;

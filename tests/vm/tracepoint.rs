@@ -6,6 +6,7 @@ mod ends;
 mod filter;
 mod path;
 mod recording;
+mod strangers;
 mod volume;
 
 use crate::support::{

@@ -1,6 +1,7 @@
 //! The tasks of this repository, as `cargo xtask <task>`.
 
 mod arm64;
+mod bench;
 mod cargo;
 mod demo;
 mod gallery;
@@ -39,6 +40,14 @@ enum Task {
     Demo(demo::Args),
     /// Put every fault of the gallery into a lab, one after another, and see whether skbtrace finds it.
     Gallery(gallery::Args),
+    /// Measure in one virtual machine what tracing costs, beside an empty probe and other people's tracers.
+    Bench(bench::Args),
+    /// What `bench` runs in its machine.
+    #[command(hide = true)]
+    BenchInside(bench::inside::Args),
+    /// The empty probe and the floor of `bench`.
+    #[command(hide = true)]
+    BenchProbe(bench::probe::Args),
     /// Run a command on a real kernel in a virtual machine.
     ///
     /// The command runs as root in the current folder and sees all of this machine's files; what it writes is gone
@@ -84,6 +93,9 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Gallery(args) => gallery::run(&args),
+        Task::Bench(args) => bench::run(&args),
+        Task::BenchInside(args) => bench::inside::run(&args),
+        Task::BenchProbe(args) => bench::probe::run(&args),
         Task::Vm(args) => run_vm(args),
     };
     match done {

@@ -3,7 +3,7 @@
 //! It looks for the programs themselves, not for packages, so it is right on every distribution and quick when nothing
 //! is missing. Only the package manager ever runs as root.
 
-mod packages;
+pub mod packages;
 
 use std::fs;
 use std::io::{self, IsTerminal as _};

@@ -1,6 +1,8 @@
-//! Attaching and detaching, several hops at a time: each waits for the kernel's grace periods, and those can be shared.
+//! Attaching and detaching, several hops at a time: each waits for the kernel's grace periods, and those can be shared. What is
+//! attached together (see `together`) is one link among these.
 
 use std::{
+    os::fd::{AsFd as _, OwnedFd},
     sync::{Mutex, PoisonError, mpsc},
     thread,
 };
@@ -9,26 +11,44 @@ use aya::programs::{
     KProbe, Program, ProgramError, RawTracePoint, kprobe::KProbeLink, raw_trace_point::RawTracePointLink,
 };
 
-use super::CaptureError;
+use super::{CaptureError, bpf};
 use crate::hops::{Hop, Probe};
 
 /// So many hops are attached or detached at a time.
 const AT_A_TIME: usize = 8;
 
-/// An attached hop. Dropping it detaches.
-#[expect(dead_code, reason = "kept for being dropped")]
+/// An attached hop, or many. Dropping it detaches.
 enum Link {
+    #[expect(dead_code, reason = "kept for being dropped")]
     Probe(KProbeLink),
+    #[expect(dead_code, reason = "kept for being dropped")]
     Tracepoint(RawTracePointLink),
+    Together(OwnedFd),
 }
 
 /// Every attached hop. Dropping it detaches them all.
+#[derive(Default)]
 pub struct Links(Vec<Link>);
 
 impl Links {
     /// Takes in others.
     pub fn append(&mut self, mut others: Links) {
         self.0.append(&mut others.0);
+    }
+
+    /// Takes in hops that are attached together.
+    pub fn push(&mut self, together: OwnedFd) {
+        self.0.push(Link::Together(together));
+    }
+
+    /// Hits of those that are attached together that never came as far as to their program.
+    pub fn missed_together(&self) -> u64 {
+        let missed = |link: &Link| match link {
+            // What the kernel does not tell is not known.
+            Link::Together(link) => bpf::missed(link.as_fd()).unwrap_or(0),
+            _ => 0,
+        };
+        self.0.iter().map(missed).sum()
     }
 }
 

@@ -1,24 +1,20 @@
 //! The user's expression in the kernel: a program for each kind of hit that can be a packet's first, put where the kernel side
 //! looks for it. Without an expression none of this is loaded.
 
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsRawFd as _;
 
-use aya::{Ebpf, EbpfLoader, maps::Map};
 use skbtrace_common::{Level, Stage};
 
 use super::{
     CaptureError,
-    tails::{load_one, put},
+    home::{Callers, Home},
 };
-use crate::{
-    filter::{self, Expression, Kind, Link, Places},
-    hops::Backend,
-};
+use crate::filter::{self, Expression, Kind, Link, Places};
 
 /// Where packets begin, by level, and the programs that ask and that hear the answer there.
 struct Asker {
-    /// The backend that needs it; `None`: both.
-    only: Option<Backend>,
+    /// What packets begin at.
+    callers: Callers,
     kind: Kind,
     map: &'static str,
     level: Level,
@@ -28,7 +24,7 @@ struct Asker {
 
 const ASKERS: [Asker; 3] = [
     Asker {
-        only: Some(Backend::Kprobe),
+        callers: Callers::Probes,
         kind: Kind::Kprobe,
         map: "FILTER_PROBE",
         level: Level::Kprobe,
@@ -36,7 +32,7 @@ const ASKERS: [Asker; 3] = [
         answer: "answer_probe",
     },
     Asker {
-        only: None,
+        callers: Callers::Tracepoints,
         kind: Kind::RawTracepoint,
         map: "FILTER_TRACEPOINT",
         level: Level::Softirq,
@@ -44,7 +40,7 @@ const ASKERS: [Asker; 3] = [
         answer: "answer_softirq",
     },
     Asker {
-        only: Some(Backend::Tracepoint),
+        callers: Callers::TracepointsAlone,
         kind: Kind::RawTracepoint,
         map: "FILTER_TRACEPOINT",
         level: Level::Read,
@@ -55,19 +51,16 @@ const ASKERS: [Asker; 3] = [
 
 /// The map of windows.
 const WINDOWS: &str = "FILTER_WINDOWS";
-/// The name of the programs: as long as a name can be in the kernel.
-const PROGRAM: &str = "expression";
 
-/// Loads the programs of an expression, and puts them where the others look. They stay loaded as long as what is returned.
+/// Loads the programs of an expression for what these callers begin, and puts them where the others look.
 ///
 /// # Errors
 /// When the kernel refuses one.
-pub(super) fn load(ebpf: &mut Ebpf, backend: Backend, expression: &Expression) -> Result<Vec<Ebpf>, CaptureError> {
-    let mut loaded = Vec::new();
-    for asker in ASKERS.iter().filter(|asker| asker.only.is_none_or(|only| only == backend)) {
+pub(super) fn load(home: &mut impl Home, callers: &[Callers], expression: &Expression) -> Result<(), CaptureError> {
+    for asker in ASKERS.iter().filter(|asker| callers.contains(&asker.callers)) {
         for (program, stage) in [(asker.ask, Stage::Copy), (asker.answer, Stage::Answer)] {
-            load_one(ebpf, program).map_err(|source| CaptureError::Program { hop: program, source })?;
-            put(ebpf, asker.map, stage.place(asker.level as u32), (None, program))?;
+            home.load(program).map_err(|source| CaptureError::Program { hop: program, source })?;
+            home.put(asker.map, stage.place(asker.level as u32), program)?;
         }
         for (link, program) in expression.programs() {
             let stage = match link {
@@ -75,27 +68,14 @@ pub(super) fn load(ebpf: &mut Ebpf, backend: Backend, expression: &Expression) -
                 Link::Network => Stage::Network,
             };
             let places = Places {
-                windows: descriptor(ebpf, WINDOWS)?,
+                windows: home.map(WINDOWS)?.as_raw_fd(),
                 window: asker.level as u32,
-                programs: descriptor(ebpf, asker.map)?,
+                programs: home.map(asker.map)?.as_raw_fd(),
                 answer: Stage::Answer.place(asker.level as u32),
             };
             let translated = filter::translate(program, places)?;
-            let object = filter::object(PROGRAM, asker.kind, &translated)?;
-            // It has no types of its own, and needs none of the kernel's.
-            let mut holder = EbpfLoader::new().btf(None).load(&object)?;
-            load_one(&mut holder, PROGRAM).map_err(|source| CaptureError::Program { hop: PROGRAM, source })?;
-            put(ebpf, asker.map, stage.place(asker.level as u32), (Some(&holder), PROGRAM))?;
-            loaded.push(holder);
+            home.put_expression(asker.map, stage.place(asker.level as u32), asker.kind, &translated)?;
         }
     }
-    Ok(loaded)
-}
-
-/// A map's descriptor, as instructions name it.
-fn descriptor(ebpf: &Ebpf, name: &'static str) -> Result<i32, CaptureError> {
-    match ebpf.map(name) {
-        Some(Map::PerCpuArray(map) | Map::ProgramArray(map)) => Ok(map.fd().as_fd().as_raw_fd()),
-        _ => Err(CaptureError::Missing(name)),
-    }
+    Ok(())
 }

@@ -3,70 +3,34 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, mem,
     os::fd::{AsFd as _, AsRawFd as _},
 };
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{Program, ProgramError},
+    programs::Program,
 };
 use skbtrace_common::{AddrKey, Counters, DeviceKey, Filter, SEGMENT_BY_ADDRESS, SEGMENT_MEMBER};
-use thiserror::Error;
 
 use super::{
+    CaptureError,
     attach::{Links, Refused, attach_all},
     counters::{HopCounters, add},
-    filter, misses, tails,
+    filter,
+    home::{Callers, Home},
+    misses, tails,
+    together::{self, Together},
 };
 use crate::{
-    filter::{Expression, TranslateError},
-    hops::{Backend, Hop, Plan},
-    host::{Host, LayoutError, offsets},
+    filter::Expression,
+    hops::{Backend, Hop, Plan, Probe},
+    host::{Host, Symbols, offsets},
 };
 
 /// The object of the kernel side, built for the BPF target and embedded.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SKBTRACE_EBPF_OBJECT"));
-
-/// Why capturing failed.
-#[derive(Debug, Error)]
-pub enum CaptureError {
-    /// This kernel's structures are unknown.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// The object was refused.
-    #[error("the kernel refused skbtrace's maps: {0}")]
-    Load(#[from] aya::EbpfError),
-    /// A program was refused.
-    #[error("the kernel refused the program of hop {hop}: {source}")]
-    Program {
-        /// The hop.
-        hop: &'static str,
-        /// Why.
-        source: ProgramError,
-    },
-    /// No hop could be attached.
-    #[error("none of the hops could be attached; the first refusal was {0}")]
-    NothingAttached(String),
-    /// A map could not be used.
-    #[error("map {name}: {source}")]
-    Map {
-        /// The map.
-        name: &'static str,
-        /// Why.
-        source: aya::maps::MapError,
-    },
-    /// The user's expression has no program like it.
-    #[error("the filter expression cannot run in the kernel: {0}")]
-    Translate(#[from] TranslateError),
-    /// It has no object file.
-    #[error("the filter expression cannot be put into a file: {0}")]
-    Object(#[from] object::write::Error),
-    /// The object and this code are of different versions.
-    #[error("the embedded object has no {0}: it was built from other sources")]
-    Missing(&'static str),
-}
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SKBTRACE_EBPF_OBJECT"));
 
 /// What this run wants.
 #[derive(Clone, Copy, Debug)]
@@ -92,12 +56,20 @@ pub struct Watched {
 
 /// A loaded and attached kernel side. Dropping it detaches every hop.
 pub struct Capture {
-    // Before `ebpf`: links go before the programs that they lead to.
+    // Before the programs that they lead to.
     links: Option<Links>,
+    /// The program that is called for many functions, where this kernel has that.
+    together: Option<Together>,
     ebpf: Ebpf,
-    /// The programs of the user's expression.
-    _expression: Vec<Ebpf>,
     attached: Vec<&'static Hop>,
+    /// Some of them are attached together, and some functions one by one.
+    is_together: bool,
+    is_apart: bool,
+    /// Packets that are wanted, for programs that are loaded later.
+    keep: Filter,
+    expression: Option<Expression>,
+    /// What the reader is to know of how hops were attached.
+    told: Vec<String>,
     /// What was missed, by the time that the hops were detached.
     missed: Option<Vec<u64>>,
     /// The kernel counts how often it runs programs.
@@ -106,7 +78,8 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Loads and attaches what the plan wants, telling `progress` how many are done. A hop that this kernel refuses to attach is left out of the plan with the kernel's reason.
+    /// Loads and attaches what the plan wants: functions together, where this kernel can. `progress` is told how many of those that
+    /// are attached one by one are done. A hop that this kernel refuses to attach is left out of the plan with the kernel's reason.
     ///
     /// # Errors
     /// When the object or a program is refused, or no hop can be attached.
@@ -124,19 +97,37 @@ impl Capture {
         let args = plan.args();
         let reach = settings.expression.map_or(0, Expression::reach);
         let keep = Filter { reach, ..settings.filter };
-        let mut ebpf = EbpfLoader::new()
+        let ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &offsets, true)
             .override_global("HOPS", &args, true)
             .override_global("FILTER", &keep, true)
             .map_max_entries("EVENTS", settings.ring_size)
             .load(OBJECT)?;
-        tails::load_followers(&mut ebpf, plan.backend)?;
-        let expression = match settings.expression {
-            Some(expression) => filter::load(&mut ebpf, plan.backend, expression)?,
-            None => Vec::new(),
+        let stats = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled");
+        let mut capture = Capture {
+            links: Some(Links::default()),
+            together: None,
+            ebpf,
+            attached: Vec::new(),
+            is_together: false,
+            is_apart: false,
+            keep,
+            expression: settings.expression.cloned(),
+            told: Vec::new(),
+            missed: None,
+            run_counts: stats.is_ok_and(|value| value.trim() != "0"),
+            watched: Watched::default(),
         };
+        let tracepoints: &[Callers] = match plan.backend {
+            Backend::Kprobe => &[Callers::Tracepoints],
+            Backend::Tracepoint => &[Callers::Tracepoints, Callers::TracepointsAlone],
+        };
+        load_tails(&mut capture.ebpf, tracepoints, &capture.keep, capture.expression.as_ref())?;
+        if plan.backend == Backend::Kprobe && together::is_offered(host) {
+            capture.load_together();
+        }
         let wanted: Vec<&'static Hop> = plan.attached().collect();
-        let (links, refused) = attach_all(programs_of(&mut ebpf, &wanted)?, &mut progress)?;
+        let refused = capture.attach(&wanted, Some(&host.symbols), &mut progress)?;
         if refused.len() == wanted.len() {
             let first = refused.first().map(|(hop, reason)| format!("{}: {reason}", hop.name()));
             return Err(CaptureError::NothingAttached(first.unwrap_or_default()));
@@ -144,35 +135,63 @@ impl Capture {
         for (hop, reason) in &refused {
             plan.leave_out(hop, reason.clone());
         }
-        let attached = plan.attached().collect();
-        if plan.backend == Backend::Kprobe {
-            misses::load(&mut ebpf);
-        }
-        if settings.filter.verify != 0 {
-            tails::load_digesters(&mut ebpf, plan.backend)?;
-        }
-        if settings.filter.snaplen != 0 {
-            tails::load_copiers(&mut ebpf, plan.backend)?;
-        }
-        let stats = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled");
-        let run_counts = stats.is_ok_and(|value| value.trim() != "0");
-        Ok(Capture {
-            links: Some(links),
-            ebpf,
-            _expression: expression,
-            attached,
-            missed: None,
-            run_counts,
-            watched: Watched::default(),
-        })
+        Ok(capture)
     }
 
-    /// Attaches hops that were not there when it began, and returns those that the kernel refuses, with its reason.
+    /// Attaches hops that were not there when it began, and returns those that the kernel refuses, with its reason. Without symbols
+    /// they are attached one by one.
     ///
     /// # Errors
     /// When the kernel refuses a program.
-    pub fn attach_more(&mut self, hops: &[&'static Hop]) -> Result<Refused, CaptureError> {
-        let (links, refused) = attach_all(programs_of(&mut self.ebpf, hops)?, &mut |_, _| {})?;
+    pub fn attach_more(&mut self, hops: &[&'static Hop], symbols: Option<&Symbols>) -> Result<Refused, CaptureError> {
+        self.attach(hops, symbols, &mut |_, _| {})
+    }
+
+    /// What there is to say of how hops were attached since this was last asked.
+    pub fn told(&mut self) -> Vec<String> {
+        mem::take(&mut self.told)
+    }
+
+    /// Loads what attaches functions together. Where that cannot be had, they are attached one by one, and the reader is told.
+    fn load_together(&mut self) {
+        let loaded = Together::load(&self.ebpf).and_then(|mut together| {
+            load_tails(&mut together, &[Callers::Probes], &self.keep, self.expression.as_ref())?;
+            Ok(together)
+        });
+        match loaded {
+            Ok(together) => self.together = Some(together),
+            Err(refusal) => self.told.push(together::all_by_themselves(&refusal)),
+        }
+    }
+
+    fn attach(
+        &mut self,
+        hops: &[&'static Hop],
+        symbols: Option<&Symbols>,
+        progress: &mut impl FnMut(usize, usize),
+    ) -> Result<Refused, CaptureError> {
+        let mut links = Links::default();
+        let (mut probes, mut others): (Vec<&'static Hop>, Vec<&'static Hop>) =
+            hops.iter().partition(|hop| hop.probe == Probe::Function);
+        if let Some((together, symbols)) = self.together.as_ref().zip(symbols)
+            && !probes.is_empty()
+        {
+            let attached = together.attach(&probes, symbols);
+            probes = attached.apart;
+            self.told.extend(attached.told);
+            if let Some(link) = attached.link {
+                links.push(link);
+                self.is_together = true;
+            }
+        }
+        if !probes.is_empty() && !self.is_apart {
+            load_tails(&mut self.ebpf, &[Callers::Probes], &self.keep, self.expression.as_ref())?;
+            misses::load(&mut self.ebpf);
+            self.is_apart = true;
+        }
+        others.extend(probes);
+        let (alone, refused) = attach_all(programs_of(&mut self.ebpf, &others)?, progress)?;
+        links.append(alone);
         if let Some(own) = &mut self.links {
             own.append(links);
         }
@@ -235,7 +254,7 @@ impl Capture {
         Ok(())
     }
 
-    /// The counters of every attached hop.
+    /// The counters of every attached hop, and in a row of its own what is known only of all those that are attached together.
     ///
     /// # Errors
     /// When the map cannot be read.
@@ -244,14 +263,24 @@ impl Capture {
         let map = self.ebpf.map(name).ok_or(CaptureError::Missing(name))?;
         let map: PerCpuArray<_, Counters> =
             PerCpuArray::try_from(map).map_err(|source| CaptureError::Map { name, source })?;
-        let mut all = Vec::with_capacity(self.attached.len());
+        let mut all = Vec::with_capacity(self.attached.len() + 1);
         for hop in &self.attached {
             let per_cpu = map.get(&(hop.id as u32), 0).map_err(|source| CaptureError::Map { name, source })?;
             let mut counters = Counters::default();
             for cpu in per_cpu.iter() {
                 add(&mut counters, cpu);
             }
-            all.push(HopCounters { hop, counters, missed: 0, run_count: self.run_count(hop) });
+            all.push(HopCounters { hop: Some(hop), counters, missed: 0, run_count: self.run_count(hop) });
+        }
+        if self.is_together {
+            let info = self.together.as_ref().and_then(Together::info).unwrap_or_default();
+            all.push(HopCounters {
+                hop: None,
+                counters: Counters::default(),
+                missed: number(&info, RECURSION_MISSES).unwrap_or(0)
+                    + self.links.as_ref().map_or(0, Links::missed_together),
+                run_count: if self.run_counts { number(&info, RUN_COUNT) } else { None },
+            });
         }
         if let Some(missed) = &self.missed {
             for (hop, missed) in all.iter_mut().zip(missed) {
@@ -259,11 +288,13 @@ impl Capture {
             }
             return Ok(all);
         }
-        for hop in &mut all {
-            hop.missed = self.recursions(hop.hop);
+        for row in &mut all {
+            row.missed += row.hop.map_or(0, |hop| self.recursions(hop));
         }
-        // What the kernel does not tell is not known.
-        let _ = misses::read(&mut self.ebpf, &mut all);
+        if self.is_apart {
+            // What the kernel does not tell is not known.
+            let _ = misses::read(&mut self.ebpf, &mut all);
+        }
         Ok(all)
     }
 
@@ -276,10 +307,21 @@ impl Capture {
         let count = || {
             let program = self.ebpf.program(hop.name())?;
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
-            recursion_misses(&fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?)
+            number(&fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?, RECURSION_MISSES)
         };
         count().unwrap_or(0)
     }
+}
+
+/// Loads what these callers go on in.
+fn load_tails(
+    home: &mut impl Home,
+    callers: &[Callers],
+    keep: &Filter,
+    expression: Option<&Expression>,
+) -> Result<(), CaptureError> {
+    tails::load(home, callers, keep)?;
+    expression.map_or(Ok(()), |expression| filter::load(home, callers, expression))
 }
 
 /// The programs of these hops.
@@ -296,18 +338,24 @@ fn programs_of<'a>(
     }
 }
 
-/// The line that Linux 5.12 and later have for this; 6.7 and later count kprobes in it.
-fn recursion_misses(fdinfo: &str) -> Option<u64> {
-    fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+/// What is shown with a program's descriptor: hits that the kernel kept from it (Linux 5.12 and later; 6.7 and later count those of
+/// kprobes in it), and how often it ran.
+const RECURSION_MISSES: &str = "recursion_misses:";
+const RUN_COUNT: &str = "run_cnt:";
+
+/// A number that is shown with a descriptor.
+fn number(fdinfo: &str, name: &str) -> Option<u64> {
+    fdinfo.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::recursion_misses;
+    use super::{RECURSION_MISSES, RUN_COUNT, number};
 
     #[test]
     fn misses_are_read_where_the_kernel_shows_them() {
-        assert_eq!(recursion_misses("prog_type:\t2\nrecursion_misses:\t17\nverified_insns:\t9\n"), Some(17));
-        assert_eq!(recursion_misses("prog_type:\t2\n"), None);
+        let shown = "prog_type:\t2\nrun_cnt:\t8\nrecursion_misses:\t17\nverified_insns:\t9\n";
+        assert_eq!([RECURSION_MISSES, RUN_COUNT].map(|name| number(shown, name)), [Some(17), Some(8)]);
+        assert_eq!(number("prog_type:\t2\n", RECURSION_MISSES), None);
     }
 }

@@ -20,6 +20,7 @@ mod translate;
 
 use compile::Compiler;
 pub use compile::{CompileError, Fault};
+pub use ebpf::Insn;
 pub use object::{Kind, object};
 use thiserror::Error;
 pub use translate::{Places, TranslateError, translate};

@@ -1,7 +1,7 @@
 //! The kernel's symbols: which functions exist, where they are, and which one an address lies in.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, hash_map::Entry},
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
 };
@@ -35,6 +35,8 @@ pub struct Symbols {
     functions: Vec<Symbol>,
     /// Index into `functions` by name; the first one where a name occurs twice.
     by_name: HashMap<Box<str>, usize>,
+    /// Names that occur more than once.
+    ambiguous: HashSet<Box<str>>,
     /// Data and per-CPU symbols that were asked for.
     data: HashMap<&'static str, u64>,
 }
@@ -99,16 +101,31 @@ impl Symbols {
         }
         functions.sort_by_key(|symbol| symbol.address);
         let mut by_name = HashMap::with_capacity(functions.len());
+        let mut ambiguous = HashSet::new();
         for (index, symbol) in functions.iter().enumerate() {
-            by_name.entry(symbol.name.clone()).or_insert(index);
+            match by_name.entry(symbol.name.clone()) {
+                Entry::Vacant(entry) => {
+                    entry.insert(index);
+                }
+                Entry::Occupied(entry) => {
+                    ambiguous.insert(entry.key().clone());
+                }
+            }
         }
-        Symbols { functions, by_name, data }
+        Symbols { functions, by_name, ambiguous, data }
     }
 
     /// Whether there is a function of exactly this name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
+    }
+
+    /// Where the only function of exactly this name begins; `None` when there is none, or more than one.
+    #[must_use]
+    pub fn only(&self, name: &str) -> Option<u64> {
+        let index = self.by_name.get(name).filter(|_| !self.ambiguous.contains(name))?;
+        self.functions.get(*index).map(|symbol| symbol.address)
     }
 
     /// What the compiler made of a function that is not there under its own name: `name.constprop.0` and the like.
@@ -184,6 +201,14 @@ ffffffffc0001000 t veth_xmit\t[veth]
         assert_eq!(symbols.variant("tcp_queue_rcv"), None);
         assert_eq!(symbols.data("__preempt_count"), Some(0x2c040));
         assert_eq!(symbols.data("pcpu_hot"), None);
+    }
+
+    #[test]
+    fn of_functions_of_one_name_none_is_the_only_one() {
+        let symbols = Symbols::parse(&format!("{TEXT}ffffffffc0002000 t ip_rcv\t[other]\n"));
+        assert_eq!(symbols.only("veth_xmit"), Some(0xffff_ffff_c000_1000));
+        assert!(symbols.has("ip_rcv"));
+        assert_eq!([symbols.only("ip_rcv"), symbols.only("nothing")], [None, None]);
     }
 
     #[test]

@@ -50,11 +50,18 @@ impl Run {
         while let Some(module) = self.late.next() {
             let mut hops = self.late.take(module);
             // Not every kernel has all that the catalogue knows of a module.
-            if let Some(Ok(symbols)) = self.late.symbols.as_ref().map(Symbols::read_from) {
+            let symbols = self.late.symbols.as_ref().and_then(|file| Symbols::read_from(file).ok());
+            if let Some(symbols) = &symbols {
                 hops.retain(|hop| symbols.has(hop.name()));
+            }
+            let attached = self.capture.attach_more(&hops, symbols.as_ref());
+            if let Some(symbols) = symbols {
                 self.names.symbols = Box::new(move |address| symbols.describe(address));
             }
-            let said = match self.capture.attach_more(&hops) {
+            for line in self.capture.told() {
+                self.notice(&line)?;
+            }
+            let said = match attached {
                 Ok(refused) => {
                     let refused: Vec<String> =
                         refused.iter().map(|(hop, why)| format!("; {}: {why}", hop.name())).collect();

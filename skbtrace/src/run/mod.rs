@@ -154,6 +154,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         _ => Output::new(options.look),
     };
     let mut preface = vec![segment.line(&topology), plan.line(&host.release.0)];
+    preface.extend(capture.told());
     preface.extend(why);
     let recording = Recording::begin(
         files,

@@ -99,6 +99,13 @@ fn did_you_mean(near: &[String]) -> String {
     }
 }
 
+/// The names of these, sorted: their inodes, by which they are kept, come in any order.
+fn by_name<'a>(netns: impl Iterator<Item = &'a Netns>) -> Vec<String> {
+    let mut names: Vec<String> = netns.map(|netns| netns.name.to_string()).collect();
+    names.sort();
+    names
+}
+
 /// The first few of a list and how many more there are.
 fn listed(names: &[String]) -> String {
     match names.get(..LISTED) {
@@ -142,9 +149,8 @@ impl Topology {
             [link] => Ok(link),
             [] => Err(self.not_found(device, within)),
             several => {
-                let netns: BTreeSet<u32> = several.iter().map(|link| link.key.netns).collect();
-                let netns = netns.into_iter().map(|inum| self.netns_label(inum)).collect();
-                Err(FindError::Ambiguous { name: printable(device.as_bytes()), netns })
+                let netns: BTreeSet<String> = several.iter().map(|link| self.netns_label(link.key.netns)).collect();
+                Err(FindError::Ambiguous { name: printable(device.as_bytes()), netns: netns.into_iter().collect() })
             }
         }
     }
@@ -181,7 +187,7 @@ impl Topology {
                 self.netns.values().find(|netns| (netns.dev, u64::from(netns.inum)) == file)
             })
             .ok_or_else(|| {
-                let known: Vec<String> = self.netns.values().map(|netns| netns.name.to_string()).collect();
+                let known = by_name(self.netns.values());
                 let near = nearest(spec, known.iter().map(|name| (name.clone(), name.clone())));
                 FindError::NoSuchNetns { name: printable(spec.as_bytes()), known, near }
             })
@@ -205,13 +211,12 @@ impl Topology {
             Some(within) => unreadable.filter(|one| one.inum == Some(within.inum)).cloned().collect(),
             None => unreadable.cloned().collect(),
         };
-        let searched = self
-            .netns
-            .values()
-            .filter(|netns| within.is_none_or(|within| within.inum == netns.inum))
-            .filter(|netns| !unreadable.iter().any(|one| one.inum == Some(netns.inum)))
-            .map(|netns| netns.name.to_string())
-            .collect();
+        let searched = by_name(
+            self.netns
+                .values()
+                .filter(|netns| within.is_none_or(|within| within.inum == netns.inum))
+                .filter(|netns| !unreadable.iter().any(|one| one.inum == Some(netns.inum))),
+        );
         // In another namespace than the one that was asked for, only the very same name is worth offering.
         let alike = self.links.values().filter(|link| {
             within.is_none_or(|within| within.inum == link.key.netns) || link.display() == printable(device.as_bytes())

@@ -112,15 +112,19 @@ impl Open {
         self.steps.iter().rev().find(tells)
     }
 
-    /// Whether an XDP program got it in other memory: its end is then that of the memory alone.
+    /// Whether an XDP program got it in other memory: its end is then that of the memory alone. Where the compiler has left
+    /// nothing of the veth's poll to be a hop (5.10), that is behind the crossing: nobody else uses up what is in a veth's ring.
     pub(super) fn is_handed_over(&self) -> bool {
         let [.., last, end] = &self.steps[..] else { return false };
-        last.hop == HopId::VethXdpRcvSkb && end.hop == HopId::ConsumeSkb
+        let is_polled = last.hop == HopId::VethXdpRcvSkb || (last.hop == HopId::DevForwardSkb && end.missing == 0);
+        is_polled && end.hop == HopId::ConsumeSkb
     }
 
     /// Whether an event is of this packet in other memory, right where it was.
     pub(super) fn goes_on_as(&self, hop_id: HopId, event: &Event) -> bool {
-        let here = self.last_place().and_then(Step::device);
+        // What has crossed is at the other end.
+        let place = |step: &Step| if step.role() == Role::Cross { step.second_device() } else { step.device() };
+        let here = self.last_place().and_then(place);
         here == device(event) && self.identity.is_copied_to(hop_id, event)
     }
 

@@ -308,7 +308,10 @@ pub(super) fn waited(before: &Step, hop_id: HopId, missing: u32) -> Option<Queue
         return None;
     }
     match (before.role(), hop(hop_id).role) {
-        (Role::Cross, _) if hop_id == HopId::VethXdpRcvSkb => Some(Queue::VethRing),
+        // Without a hop in the veth's poll GRO is the first to have it from the ring.
+        (Role::Cross, _) if matches!(hop_id, HopId::VethXdpRcvSkb | HopId::NapiGroReceive | HopId::GroReceiveSkb) => {
+            Some(Queue::VethRing)
+        }
         (_, Role::End | Role::Enqueue | Role::Work) => None,
         (Role::Enqueue, _) => Some(Queue::Backlog),
         (Role::Socket, Role::Copy) => Some(Queue::Socket),

@@ -47,10 +47,11 @@ impl Losses {
 /// The books of one hop: every hit that the kernel let it see is in one of the columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct HopBooks {
-    /// Its name.
+    /// Its name. `kprobe.multi`: what is known only of all hops together that are attached so, how often they ran and what was
+    /// missed.
     pub hop: String,
-    /// How often the kernel ran it: the sum of the five columns below. Only where the kernel counts
-    /// (sysctl kernel.bpf_stats_enabled).
+    /// How often the kernel ran it: the sum of the five columns below, those of all of them for `kprobe.multi`. Only where the
+    /// kernel counts (sysctl kernel.bpf_stats_enabled).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_count: Option<u64>,
     /// Packets that are not of the segment, or that the filter does not want.

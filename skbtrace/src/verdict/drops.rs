@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use skbtrace_common::HopId;
 
 use super::finding::{Detail, Device, Finding, Hook, lineage, way};
+use super::signs::{Sign, sign};
 use super::words::{Class, Span};
 use crate::hops::{Role, hop};
 use crate::trace::{Outcome, Packet, Reasons, Stage, Step, tcp_flag};
@@ -55,7 +56,7 @@ pub(super) fn dropped(
     symbol: &dyn Fn(u64) -> Option<String>,
 ) -> Option<(Finding, u64)> {
     let ending = |ended: &Packet| of_end(packet, ended, reasons, symbol);
-    ending(decisive(packet, reasons)?).or_else(|| refused(packet, reasons).and_then(ending))
+    ending(decisive(packet, reasons, symbol)?).or_else(|| refused(packet, reasons).and_then(ending))
 }
 
 /// What a finding is to say of this end, of the packet or of a branch.
@@ -70,28 +71,41 @@ fn of_end(
     // A clone that was made and not seen may be what went where the packet was meant to go.
     let clones = steps.iter().filter(|step| step.hop == HopId::SkbClone).count();
     let unseen_clone = clones >= packet.tree().count();
-    let path: Vec<Step> = steps.into_iter().filter(|step| !matches!(step.role(), Role::Work | Role::End)).collect();
+    let path: Vec<Step> = steps.into_iter().filter(is_of_path).collect();
     let (at, detail) = match &ended.outcome {
         Outcome::Dropped { reason, location, at, stage: Stage::Path } => {
             let name = named(reasons, *reason);
-            let location = (*location != 0).then(|| symbol(*location)).flatten();
-            let end =
-                Ending { packet, path: &path, at: *at, reason: name, location: location.as_deref(), unseen_clone };
+            let (location, sign) = (function(*location, symbol), sign_of(ended, symbol));
+            let end = Ending {
+                packet,
+                path: &path,
+                at: *at,
+                reason: name,
+                location: location.as_deref(),
+                sign,
+                unseen_clone,
+            };
             if !end.is_fault() {
                 return None;
             }
-            (*at, Detail::Dropped { reason: name.map(str::to_owned), location, silent: false, held_ns: None })
+            (*at, Detail::Dropped { reason: name.map(str::to_owned), location, sign, silent: false, held_ns: None })
         }
-        // The frame was copied for the program, and the copy is a page: the packet ends as if it had been used up.
-        Outcome::Consumed { at: HopId::VethXdpRcvSkb } if ended.branches.is_empty() => {
-            (Some(HopId::VethXdpRcvSkb), Detail::Dropped { reason: None, location: None, silent: true, held_ns: None })
+        // The frame was copied for the program, and the copy is a page: the packet ends as if it had been used up. Where the
+        // kernel has no hop for the poll, that is behind the crossing.
+        Outcome::Consumed { at: at @ (HopId::VethXdpRcvSkb | HopId::DevForwardSkb) } if ended.branches.is_empty() => {
+            let sign = (*at == HopId::DevForwardSkb).then_some(Sign::Polled);
+            (Some(*at), Detail::Dropped { reason: None, location: None, sign, silent: true, held_ns: None })
         }
         _ => return None,
     };
     // A hook of netfilter is no place: what ends in the first one was nowhere yet.
     let at = at.filter(|_| path.iter().any(|step| step.role() != Role::Netfilter));
     let span = at.map_or(Span::Unseen, Span::At);
-    let (device, toward) = place(&path);
+    let (mut device, toward) = place(&path);
+    if matches!(detail, Detail::Dropped { sign: Some(Sign::Polled), .. }) {
+        // It had crossed.
+        device = toward.or(device);
+    }
     let mut finding = Finding::new(Class::Dropped, span, device, detail);
     finding.toward = toward;
     finding.hook = hook_of(&path, &finding);
@@ -102,12 +116,13 @@ fn of_end(
 
 /// The packet or branch whose end is the end of it all. Of several that were dropped it is the one that came last, but for
 /// copies that got to somebody they were not for: a bridge that floods, or whose own device somebody listens on, makes such.
-fn decisive<'a>(packet: &'a Packet, reasons: &Reasons) -> Option<&'a Packet> {
+fn decisive<'a>(packet: &'a Packet, reasons: &Reasons, symbol: &dyn Fn(u64) -> Option<String>) -> Option<&'a Packet> {
     let verdict = packet.verdict();
     if !matches!(verdict, Outcome::Dropped { .. }) {
         return packet.tree().find(|part| std::ptr::eq(&raw const part.outcome, verdict));
     }
-    let stray = |part: &Packet| reason_of(part, reasons) == Some("OTHERHOST");
+    let stray =
+        |part: &Packet| reason_of(part, reasons) == Some("OTHERHOST") || sign_of(part, symbol) == Some(Sign::OtherHost);
     let dropped = packet.tree().filter(|part| matches!(part.outcome, Outcome::Dropped { .. }));
     dropped.max_by_key(|part| (!stray(part), part.last_ns()))
 }
@@ -132,6 +147,23 @@ fn reason_of<'a>(part: &Packet, reasons: &'a Reasons) -> Option<&'a str> {
     named(reasons, reason)
 }
 
+/// What this packet or branch shows of why it was dropped, if it was and the kernel names no reason.
+fn sign_of(part: &Packet, symbol: &dyn Fn(u64) -> Option<String>) -> Option<Sign> {
+    let Outcome::Dropped { reason: None, location, .. } = part.outcome else { return None };
+    let last = part.steps.iter().rev().find(|step| is_of_path(step))?;
+    sign(last, function(location, symbol).as_deref())
+}
+
+/// The function that freed a packet, where that is known.
+fn function(location: u64, symbol: &dyn Fn(u64) -> Option<String>) -> Option<String> {
+    (location != 0).then(|| symbol(location)).flatten()
+}
+
+/// Whether a step is one of the packet's way, and not of what is done to it there.
+fn is_of_path(step: &Step) -> bool {
+    !matches!(step.role(), Role::Work | Role::End)
+}
+
 /// A reason by its name, where it is one.
 fn named(reasons: &Reasons, reason: Option<u32>) -> Option<&str> {
     reason.and_then(|reason| reasons.name(reason)).filter(|name| *name != "NOT_SPECIFIED")
@@ -145,6 +177,8 @@ struct Ending<'a> {
     at: Option<HopId>,
     reason: Option<&'a str>,
     location: Option<&'a str>,
+    /// What the packet shows, where there is no reason.
+    sign: Option<Sign>,
     unseen_clone: bool,
 }
 
@@ -158,13 +192,13 @@ impl Ending<'_> {
         let sent_here = self.path.first().is_some_and(|step| step.role().is_origin() || step.role() == Role::Netfilter);
         // Nor is the copy that a bridge makes for its own device while somebody listens there to all that it forwards.
         let copy = self.unseen_clone || self.path.iter().any(|step| step.hop == HopId::BrPassFrameUp);
-        if !wanted || (self.is("OTHERHOST") && (!sent_here || copy)) {
+        if !wanted || (self.is_for_others() && (!sent_here || copy)) {
             return false;
         }
         match self.packet.flow.map_or(0, |flow| flow.proto) {
             6 => self.is_fault_of_tcp(),
             // A reply that comes when ping has gone, an error about a connection that is over.
-            1 | 58 => !self.at_receiver() || self.is("ICMP_CSUM"),
+            1 | 58 => !self.at_receiver() || self.is("ICMP_CSUM") || self.is_broken(),
             _ => !matches!(self.at, Some(HopId::RawRcv | HopId::Rawv6Rcv)),
         }
     }
@@ -176,8 +210,18 @@ impl Ending<'_> {
             Some("NO_SOCKET") => opens,
             Some(reason) if reason.starts_with("TCP_") || self.at_receiver() => REFUSED_BY_TCP.contains(&reason),
             Some(_) => true,
-            None => opens || !self.at_receiver(),
+            None => opens || !self.at_receiver() || self.is_broken(),
         }
+    }
+
+    /// Whether its MAC address is not the receiver's.
+    fn is_for_others(&self) -> bool {
+        self.is("OTHERHOST") || self.sign == Some(Sign::OtherHost)
+    }
+
+    /// Whether it shows a checksum that is wrong.
+    fn is_broken(&self) -> bool {
+        self.sign.is_some_and(Sign::is_of_bytes)
     }
 
     fn is(&self, reason: &str) -> bool {

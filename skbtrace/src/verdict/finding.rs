@@ -7,6 +7,7 @@ use std::fmt;
 use skbtrace_common::DeviceKey;
 
 use super::digest::Place;
+use super::signs::Sign;
 use super::words::{Class, Span};
 use crate::hops::Role;
 use crate::trace::{Packet, Queue, Step};
@@ -112,6 +113,8 @@ pub enum Detail {
         reason: Option<String>,
         /// The function that freed the packet, and the offset in it.
         location: Option<String>,
+        /// What stands for a reason on a kernel that names none.
+        sign: Option<Sign>,
         /// No kernel calls such an end a drop.
         silent: bool,
         /// Of a queue that threw some away: the longest that it held others, where that was too long.
@@ -213,10 +216,12 @@ impl Finding {
     pub(super) fn is_same(&self, other: &Finding) -> bool {
         let key = |finding: &Finding| (finding.class, finding.span, finding.device.map(|it| it.key), finding.hook);
         let why = |finding: &Finding| match &finding.detail {
-            // Where the kernel names no reason, the place in its code is what there is.
-            Detail::Dropped { reason: None, location, silent, .. } => (None, location.clone(), *silent),
-            Detail::Dropped { reason, silent, .. } => (reason.clone(), None, *silent),
-            _ => (None, None, false),
+            // Where there is no reason and no sign, the place in the kernel's code is what there is.
+            Detail::Dropped { reason: None, location, sign: None, silent, .. } => {
+                (None, location.clone(), None, *silent)
+            }
+            Detail::Dropped { reason, sign, silent, .. } => (reason.clone(), None, *sign, *silent),
+            _ => (None, None, None, false),
         };
         key(self) == key(other) && why(self) == why(other)
     }

@@ -119,13 +119,14 @@ impl Findings {
 }
 
 /// Whether a packet may have been dropped because its bytes did not fit its checksum any more: by whoever received it. A kernel
-/// that names no reason leaves that open.
+/// that names no reason leaves that open, unless the packet shows it.
 fn may_be_for_its_bytes(finding: &Finding) -> bool {
-    let Detail::Dropped { reason, .. } = &finding.detail else { return false };
+    let Detail::Dropped { reason, sign, .. } = &finding.detail else { return false };
     let received = |at| matches!(hop(at).role, Role::Receive | Role::Transport | Role::Socket | Role::Copy);
-    match reason {
-        Some(reason) => reason.contains("CSUM"),
-        None => matches!(finding.span, Span::At(at) if received(at)),
+    match (reason, sign) {
+        (Some(reason), _) => reason.contains("CSUM"),
+        (None, Some(sign)) => sign.is_of_bytes(),
+        (None, None) => matches!(finding.span, Span::At(at) if received(at)),
     }
 }
 

@@ -11,6 +11,7 @@
 //! - `finding`: what befell some packets, all in the same place and in the same way
 //! - `findings`: the findings of a run
 //! - `drops`, `late`, `twice`, `order`: which ends, waits, clones and orders of packets are findings
+//! - `signs`: what a packet shows of why it was dropped, where the kernel names no reason
 //! - `spots`: what stands between two hops
 //! - `rules`: one table, from a finding and what is known of the host to its cause and to advice
 
@@ -24,6 +25,7 @@ mod late;
 mod order;
 mod payload;
 mod rules;
+mod signs;
 mod spots;
 mod twice;
 mod words;
@@ -35,4 +37,5 @@ pub use finding::{Detail, Device, Finding, Hook};
 pub use findings::Findings;
 pub use payload::{Change, Changes, Payload, Site, payload};
 pub use rules::{Explained, Host, explain, label};
+pub use signs::Sign;
 pub use words::{Cause, Class, Span};

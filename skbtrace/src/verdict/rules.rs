@@ -11,6 +11,7 @@ mod table;
 use super::digest::Place;
 use super::finding::{Detail, Device, Finding};
 use super::late::enters_queue;
+use super::signs::{Sign, owner};
 use super::spots::{Point, between, of_hook};
 use super::words::{Cause, Class, Span};
 use crate::name::printable;
@@ -263,7 +264,7 @@ fn seen(finding: &Finding, host: &dyn Host) -> Vec<String> {
                 evidence.push("the payload lies in pages, which somebody else may hold too".to_owned());
             }
         }
-        (Detail::Dropped { reason, location, silent, held_ns }, _) => {
+        (Detail::Dropped { reason, location, sign, silent, held_ns }, span) => {
             evidence.push(match (reason, location) {
                 (Some(reason), Some(location)) => format!("the kernel's reason is {reason}, given in {location}"),
                 (Some(reason), None) => format!("the kernel's reason is {reason}"),
@@ -273,6 +274,7 @@ fn seen(finding: &Finding, host: &dyn Host) -> Vec<String> {
                 (None, Some(location)) => format!("the kernel gives no reason; it was freed in {location}"),
                 (None, None) => "the kernel gives no reason".to_owned(),
             });
+            evidence.extend(sign.map(|sign| shown(sign, span)));
             evidence.extend(held_ns.map(|ns| format!("what the queue took it held for up to {}", host.duration(ns))));
             let toward = finding.toward.filter(|to| finding.device.map(|it| it.key) != Some(to.key));
             evidence.extend(toward.map(|to| format!("it was on its way to {}", label(&to, host))));
@@ -296,6 +298,23 @@ fn seen(finding: &Finding, host: &dyn Host) -> Vec<String> {
         evidence.push(format!("it was in netfilter's hook {hook}{by}"));
     }
     evidence
+}
+
+/// What a packet showed, in words.
+fn shown(sign: Sign, span: Span) -> String {
+    match sign {
+        Sign::OtherHost => {
+            format!("{span} its pkt_type was OTHERHOST: the MAC address is not that of the device which received it")
+        }
+        Sign::HeaderChecksum => format!("{span} the checksum of its IP header was wrong"),
+        Sign::TransportChecksum => {
+            format!("{span} its checksum was wrong, and ip_summed left it to the receiver to look")
+        }
+        Sign::Polled => {
+            "the veth's other end took it from its ring by NAPI, and frees there only what its XDP program does not pass on"
+                .to_owned()
+        }
+    }
 }
 
 #[cfg(test)]

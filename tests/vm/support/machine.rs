@@ -67,9 +67,10 @@ fn leftovers() -> Vec<String> {
         .collect();
     let programs = list("prog").into_iter().filter(|program| program["name"].as_str().is_some_and(is_hop));
     left.extend(programs.map(|program| format!("program {}", program["name"])));
-    let links =
-        list("link").into_iter().filter(|link| link["type"] == "perf_event" || link["type"] == "raw_tracepoint");
-    left.extend(links.map(|link| format!("link {link}")));
+    let is_ours = |link: &serde_json::Value| {
+        ["perf_event", "raw_tracepoint", "kprobe_multi"].iter().any(|kind| link["type"] == *kind)
+    };
+    left.extend(list("link").iter().filter(|link| is_ours(link)).map(|link| format!("link {link}")));
     left
 }
 

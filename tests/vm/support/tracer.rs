@@ -123,6 +123,11 @@ impl Tracer {
         self
     }
 
+    /// Number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.0.id()
+    }
+
     /// What it has said so far.
     pub fn messages(&self) -> String {
         self.err.so_far()

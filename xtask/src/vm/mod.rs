@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-pub use apt::{KEYRING, address as archive_of};
+pub use apt::{KEYRING, Suite, address as archive_of};
 pub use initramfs::find_busybox;
 pub use kernels::names;
 pub use qemu::{Accel, Ending, interruptions};

@@ -4,7 +4,7 @@ use skbtrace_common::{EventFlags, HopId};
 
 use super::{hops, stitch};
 use crate::trace::testkit::{Lab, REASON_NETFILTER, Trip, VETH1, VETH2};
-use crate::trace::{How, Outcome};
+use crate::trace::{How, Outcome, Queue};
 
 const KEPT: u64 = 0xffff_8880_0900_0000;
 const KEPT_DATA: u64 = 0xffff_8880_0a00_0000;
@@ -72,11 +72,17 @@ fn a_segment_that_never_leaves_tcp_ends_the_run_waiting() {
     assert!(matches!(packet.outcome, Outcome::Waiting { at: HopId::TcpTransmitSkb, .. }), "{:?}", packet.outcome);
 }
 
-/// A datagram as far as the XDP program of the receiving end.
-fn polled(lab: &mut Lab, id: u64, ip_id: u16) -> Trip {
+/// A datagram as far as the XDP program of the receiving end, on a kernel that has a hop in the poll of the veth, or none.
+fn polled(lab: &mut Lab, id: u64, ip_id: u16, has_hop: bool) -> Trip {
     let mut trip = lab.datagram(id, ip_id);
     trip.events.truncate(4);
-    trip.softirq(1).hop(HopId::VethXdpRcvSkb, 3_000, VETH2, 92)
+    let trip = trip.softirq(1);
+    if has_hop { trip.hop(HopId::VethXdpRcvSkb, 3_000, VETH2, 92) } else { trip }
+}
+
+/// The last hop that such a kernel has before the program.
+fn last_before(has_hop: bool) -> HopId {
+    if has_hop { HopId::VethXdpRcvSkb } else { HopId::DevForwardSkb }
 }
 
 /// The datagram in other memory, from GRO on.
@@ -94,31 +100,56 @@ fn goes_on(lab: &mut Lab, id: u64, ip_id: u16) -> Trip {
 
 #[test]
 fn a_copy_for_an_xdp_program_is_the_packet_itself() {
+    for has_hop in [true, false] {
+        let mut lab = Lab::new();
+        let before = polled(&mut lab, 1, 7, has_hop).end(HopId::ConsumeSkb, 300).events;
+        let after = goes_on(&mut lab, 2, 7).events;
+        let [packet] = &stitch(&[&before[..], &after].concat())[..] else { panic!("one packet") };
+        assert_eq!((packet.id, packet.branches.len()), (1, 0));
+        assert_eq!(packet.steps.len(), before.len() - 1 + after.len(), "the end of the old memory is no hop");
+        assert!(packet.steps.iter().enumerate().all(|(n, step)| step.event.step as usize == n && step.missing == 0));
+        assert!(matches!(packet.outcome, Outcome::Delivered { how: How::Copied, .. }), "{:?}", packet.outcome);
+        // It waited for the poll in the veth's ring, whichever hop is the first to show that.
+        let waits = packet.steps.iter().filter(|step| step.waited == Some(Queue::VethRing));
+        let first = if has_hop { HopId::VethXdpRcvSkb } else { HopId::NapiGroReceive };
+        assert_eq!(waits.map(|step| step.hop).collect::<Vec<_>>(), [first]);
+    }
+}
+
+#[test]
+fn what_goes_on_elsewhere_or_behind_a_gap_is_not_the_copy() {
     let mut lab = Lab::new();
-    let before = polled(&mut lab, 1, 7).end(HopId::ConsumeSkb, 300).events;
+    let before = polled(&mut lab, 1, 7, false).end(HopId::ConsumeSkb, 300).events;
     let after = goes_on(&mut lab, 2, 7).events;
-    let [packet] = &stitch(&[&before[..], &after].concat())[..] else { panic!("one packet") };
-    assert_eq!((packet.id, packet.branches.len()), (1, 0));
-    assert_eq!(packet.steps.len(), before.len() - 1 + after.len(), "the end of the old memory is no hop");
-    assert!(packet.steps.iter().enumerate().all(|(n, step)| step.event.step as usize == n && step.missing == 0));
-    assert!(matches!(packet.outcome, Outcome::Delivered { how: How::Copied, .. }), "{:?}", packet.outcome);
+    let mut elsewhere = after.clone();
+    elsewhere.iter_mut().for_each(|event| (event.netns, event.ifindex) = (VETH1.netns, VETH1.ifindex));
+    let mut torn = before.clone();
+    // A hop of the poll for one.
+    torn.last_mut().unwrap().step += 1;
+    for (before, after) in [(&before, &elsewhere), (&torn, &after)] {
+        let packets = stitch(&[&before[..], after].concat());
+        assert_eq!(packets.iter().map(|packet| packet.id).collect::<Vec<_>>(), [1, 2]);
+    }
+    assert!(matches!(stitch(&torn)[0].outcome, Outcome::Incomplete { .. }));
 }
 
 #[test]
 fn what_an_xdp_program_drops_is_not_taken_for_the_next_packet() {
-    let mut lab = Lab::new();
-    let gone = polled(&mut lab, 1, 7).end(HopId::ConsumeSkb, 300).events;
-    let next = goes_on(&mut lab, 2, 8).events;
-    let mut known = next.clone();
-    // On with a packet that is no new one.
-    known.iter_mut().for_each(|event| event.flags &= !EventFlags::FIRST);
-    for next in [next, known] {
-        let packets = stitch(&[&gone[..], &next].concat());
-        assert_eq!(packets.iter().map(|packet| packet.id).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!(packets[0].outcome, Outcome::Consumed { at: HopId::VethXdpRcvSkb });
+    for has_hop in [true, false] {
+        let mut lab = Lab::new();
+        let gone = polled(&mut lab, 1, 7, has_hop).end(HopId::ConsumeSkb, 300).events;
+        let next = goes_on(&mut lab, 2, 8).events;
+        let mut known = next.clone();
+        // On with a packet that is no new one.
+        known.iter_mut().for_each(|event| event.flags &= !EventFlags::FIRST);
+        for next in [next, known] {
+            let packets = stitch(&[&gone[..], &next].concat());
+            assert_eq!(packets.iter().map(|packet| packet.id).collect::<Vec<_>>(), [1, 2]);
+            assert_eq!(packets[0].outcome, Outcome::Consumed { at: last_before(has_hop) });
+        }
+        let dropped = polled(&mut lab, 1, 7, has_hop).dropped(300, 1, None).events;
+        let packets = stitch(&[&dropped[..], &goes_on(&mut lab, 2, 7).events].concat());
+        assert_eq!(packets.len(), 2, "a packet that was dropped does not go on");
+        assert!(matches!(packets[0].outcome, Outcome::Dropped { at: Some(at), .. } if at == last_before(has_hop)));
     }
-    let dropped = polled(&mut lab, 1, 7).dropped(300, 1, None).events;
-    let packets = stitch(&[&dropped[..], &goes_on(&mut lab, 2, 7).events].concat());
-    assert_eq!(packets.len(), 2, "a packet that was dropped does not go on");
-    assert!(matches!(packets[0].outcome, Outcome::Dropped { at: Some(HopId::VethXdpRcvSkb), .. }));
 }

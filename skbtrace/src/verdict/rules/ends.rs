@@ -1,17 +1,19 @@
-//! The table of ends: what an end means by the reason that the kernel gives.
+//! The table of ends: what an end means by the reason that the kernel gives, or else by what the packet shows.
 //!
-//! Rows are tried in their order, those that rest on a reason before those that rest on a place (`places`): kernels before
-//! 5.17 give no reasons, and newer ones not everywhere.
+//! Rows are tried in their order, those that rest on a reason or on a sign before those that rest on a place (`places`): kernels
+//! before 5.17 give no reasons, and newer ones not everywhere.
 
 use skbtrace_common::HopId;
 
 use super::table::{CHECKSUMMING, GRO, Reach, SEGMENTS};
-use super::{Cause, Spot};
+use super::{Cause, Sign, Spot};
 
 /// A row of the table.
 pub(super) struct End {
     /// Reasons; none: where the kernel gave none in particular.
     pub(super) reasons: &'static [&'static str],
+    /// What stands for them where the kernel names no reason: one of these. None: nothing does.
+    pub(super) signs: &'static [Sign],
     /// How the name of the function begins that freed it; none: any.
     pub(super) functions: &'static [&'static str],
     /// Hops; none: any.
@@ -35,6 +37,7 @@ pub(super) struct End {
 /// What most rows have in common.
 pub(super) const END: End = End {
     reasons: &[],
+    signs: &[],
     functions: &[],
     hops: &[],
     spots: &[],
@@ -50,6 +53,17 @@ pub(super) const END: End = End {
     advice: "",
 };
 
+/// What a veth's poll took and freed.
+const NOT_PASSED_ON: End = End {
+    spots: &[Spot::Xdp, Spot::Ingress, Spot::Device],
+    cause: Cause::Xdp,
+    because: "an XDP program on the device did not pass it on",
+    advice: WHICH_PROGRAM,
+    ..END
+};
+
+const WHICH_PROGRAM: &str =
+    "ip link show dev DEVICE: a line `prog/xdp` names the program; `ip link set dev DEVICE xdp off` takes it away";
 const QDISC_FULL: &str = "the queueing discipline of the device threw it away: it is full, or loses packets on purpose";
 const BROKEN: &str = "the sender's checksum is wrong, or something on the way rewrote the packet and not its checksum";
 pub(super) const NOT_FORWARDED: &str =
@@ -93,18 +107,12 @@ pub(super) static ENDS: &[End] = &[
         causes: &[Cause::Xdp],
         cause: Cause::Xdp,
         because: "an XDP program on the device drops",
-        advice: "ip link show dev DEVICE: a line `prog/xdp` names the program; `ip link set dev DEVICE xdp off` takes it away",
+        advice: WHICH_PROGRAM,
         sure: true,
         ..END
     },
-    End {
-        hops: &[HopId::VethXdpRcvSkb],
-        spots: &[Spot::Xdp, Spot::Ingress, Spot::Device],
-        cause: Cause::Xdp,
-        because: "an XDP program on the device did not pass it on",
-        advice: "ip link show dev DEVICE: a line `prog/xdp` names the program; `ip link set dev DEVICE xdp off` takes it away",
-        ..END
-    },
+    End { hops: &[HopId::VethXdpRcvSkb], ..NOT_PASSED_ON },
+    End { signs: &[Sign::Polled], ..NOT_PASSED_ON },
     End {
         reasons: &["QDISC_DROP", "QDISC_OVERLIMIT", "QDISC_CONGESTED", "FQ_FLOW_LIMIT"],
         spots: &[Spot::Queue],
@@ -124,6 +132,7 @@ pub(super) static ENDS: &[End] = &[
     },
     End {
         reasons: &["OTHERHOST"],
+        signs: &[Sign::OtherHost],
         spots: &[Spot::Neighbour],
         words: &["lladdr"],
         reach: Reach::Anywhere,
@@ -146,6 +155,7 @@ pub(super) static ENDS: &[End] = &[
     },
     End {
         reasons: &["IP_CSUM", "UDP_CSUM", "TCP_CSUM", "ICMP_CSUM", "SKB_CSUM", "CSUM"],
+        signs: &[Sign::HeaderChecksum, Sign::TransportChecksum],
         settings: CHECKSUMMING,
         reach: Reach::Way,
         writes: true,

@@ -4,7 +4,7 @@ use skbtrace_common::HopId;
 
 use super::ends::{ENDS, End, OTHER};
 use super::places::PLACES;
-use super::{Cause, Class, Detail, Fact, Finding, Span, Spot, spots};
+use super::{Cause, Class, Detail, Fact, Finding, Span, Spot, owner, spots};
 use crate::trace::Queue;
 
 /// Settings of devices, by how what is said of them begins: whether a checksum is right behind a device, and who looks.
@@ -74,13 +74,14 @@ pub(super) fn row(finding: &Finding, looked: bool) -> Row {
         (Class::Dropped, Detail::Dropped { reason: Some(reason), .. }) if reason == "NETFILTER_DROP" => {
             by_netfilter(finding, ANY_HOOK.to_vec())
         }
-        (Class::Dropped, Detail::Dropped { reason, location, .. }) => {
+        (Class::Dropped, Detail::Dropped { reason, location, sign, .. }) => {
             let function = location.as_deref().unwrap_or_default();
             let span = by_code(finding.span, function);
             let fits = |end: &&End| {
                 let reason_fits = match reason {
                     Some(reason) => end.reasons.contains(&&**reason),
-                    None => end.reasons.is_empty(),
+                    None if end.signs.is_empty() => end.reasons.is_empty(),
+                    None => sign.is_some_and(|sign| end.signs.contains(&sign)),
                 };
                 let at = |hop: &HopId| span == Span::At(*hop);
                 reason_fits
@@ -115,23 +116,8 @@ const ANY_HOOK: [Spot; 6] =
 
 /// Where a packet ended that, as tracepoints have it, had only been received: the function that freed it tells whose it was by then.
 fn by_code(span: Span, function: &str) -> Span {
-    const OWNERS: [(&str, HopId); 12] = [
-        ("tcp_", HopId::TcpV4Rcv),
-        ("__udp_enqueue", HopId::UdpEnqueueScheduleSkb),
-        ("udp", HopId::UdpQueueRcvOneSkb),
-        ("__udp", HopId::UdpQueueRcvOneSkb),
-        ("icmp", HopId::IcmpRcv),
-        ("raw", HopId::RawRcv),
-        ("arp_", HopId::ArpRcv),
-        ("ip_forward", HopId::IpForward),
-        ("ip6_forward", HopId::Ip6Forward),
-        ("ip_", HopId::IpRcv),
-        ("ip", HopId::Ipv6Rcv),
-        ("br_", HopId::BrHandleFrameFinish),
-    ];
-    let owner = OWNERS.iter().find(|(prefix, _)| function.starts_with(prefix));
-    match (span, owner) {
-        (Span::At(HopId::NetifReceiveSkb), Some((_, hop))) => Span::At(*hop),
+    match (span, owner(function)) {
+        (Span::At(HopId::NetifReceiveSkb), Some(hop)) => Span::At(hop),
         _ => span,
     }
 }

@@ -5,7 +5,7 @@ use skbtrace_common::{DeviceKey, HopId};
 use super::{Explained, Host, explain};
 use crate::lab::fault::{self, Fault};
 use crate::survey::{Effects, Fact, Spot, Survey};
-use crate::verdict::{Cause, Class, Detail, Device, Finding, Hook, Span};
+use crate::verdict::{Cause, Class, Detail, Device, Finding, Hook, Sign, Span};
 
 struct Here;
 
@@ -41,6 +41,7 @@ fn finding(fault: &Fault, reason: Option<&str>) -> Finding {
             Detail::Dropped {
                 reason: reason.map(str::to_owned),
                 location: None,
+                sign: None,
                 silent: verdict.reasons.is_empty(),
                 held_ns: None,
             }
@@ -248,6 +249,7 @@ fn where_tracepoints_show_no_more_than_receiving_the_function_tells_whose_the_pa
         let detail = Detail::Dropped {
             reason: reason.map(str::to_owned),
             location: Some(location.to_owned()),
+            sign: None,
             silent: false,
             held_ns: None,
         };
@@ -264,4 +266,65 @@ fn where_tracepoints_show_no_more_than_receiving_the_function_tells_whose_the_pa
     // Code of no protocol: it was still at the device.
     let ingress = because(None, "__netif_receive_skb_core.constprop.0+0x1");
     assert!(ingress.0 == Cause::TcFilter && ingress.1.contains("before any protocol"), "{ingress:?}");
+}
+
+#[test]
+fn a_kernel_that_names_no_reason_is_believed_by_what_the_packet_shows() {
+    // What is told of it, what that rests on, and what the place alone would say.
+    let rows = [
+        (
+            "wrong-lladdr",
+            Sign::OtherHost,
+            "MAC address that is not the receiver's",
+            "at ip_rcv its pkt_type was OTHERHOST",
+            Cause::Route,
+        ),
+        (
+            "ip-checksum",
+            Sign::HeaderChecksum,
+            "checksum is wrong",
+            "at ip_rcv the checksum of its IP header was wrong",
+            Cause::Route,
+        ),
+        (
+            "udp-checksum",
+            Sign::TransportChecksum,
+            "checksum is wrong",
+            "at ip_rcv its checksum was wrong",
+            Cause::Route,
+        ),
+        (
+            "tcp-checksum",
+            Sign::TransportChecksum,
+            "checksum is wrong",
+            "at tcp_v4_rcv its checksum was wrong",
+            Cause::Socket,
+        ),
+        (
+            "xdp-drop",
+            Sign::Polled,
+            "XDP program on the device did not pass it on",
+            "took it from its ring by NAPI",
+            Cause::Device,
+        ),
+    ];
+    for (name, shown, because, evidence, by_place) in rows {
+        let fault = fault::find(name).unwrap();
+        let with = |seen: Option<Sign>| {
+            let mut found = finding(fault, None);
+            found.span = fault.verdict.span;
+            let Detail::Dropped { sign, silent, .. } = &mut found.detail else { panic!("{name}") };
+            (*sign, *silent) = (seen, false);
+            found
+        };
+        assert_eq!(explain(with(None), None, &Here).cause, by_place, "{name}");
+        let blind = explain(with(Some(shown)), None, &Here);
+        assert!(blind.because.contains(because), "{name}: {}", blind.because);
+        assert!(blind.evidence[0].starts_with("the kernel gives no reason"), "{name}: {:?}", blind.evidence);
+        assert!(blind.evidence[1].contains(evidence), "{name}: {:?}", blind.evidence);
+        // With what the fault leaves on the host it has its cause.
+        let facts = fact(fault, &with(Some(shown))).into_iter().collect();
+        let told = explain(with(Some(shown)), Some(&Survey { facts, unseen: Vec::new() }), &Here);
+        assert_eq!(told.cause, fault.verdict.cause, "{name}: {}", told.because);
+    }
 }

@@ -129,7 +129,7 @@ pub(super) static PAGE: [Fault; 15] = [
         }],
         show: traffic(UDP, Effect::Corrupt),
         verdict: garbled(
-            (HopId::VethXdpRcvSkb, HopId::NapiGroReceive),
+            (HopId::DevForwardSkb, HopId::NapiGroReceive),
             (SERVER, SERVER_VETH),
             Cause::Xdp,
             "an XDP program writes into the frame",

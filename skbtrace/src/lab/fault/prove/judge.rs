@@ -9,13 +9,8 @@ use std::io;
 use serde::Serialize;
 use serde_json::Value;
 
-use skbtrace_common::HopId;
-
 use super::beside::{Flowed, PORT};
-use crate::{
-    hops::{Fate, Plan},
-    lab::fault::{Cause, Class, Error, Span, Verdict},
-};
+use crate::lab::fault::{Cause, Class, Error, Span, Verdict};
 
 /// Functions that stand in for others on newer kernels: the rows name the older ones.
 const RENAMED: [(&str, &str); 1] = [("gro_receive_skb", "napi_gro_receive")];
@@ -23,24 +18,6 @@ const RENAMED: [(&str, &str); 1] = [("gro_receive_skb", "napi_gro_receive")];
 /// The name that the rows know a hop by.
 fn known(name: &str) -> &str {
     RENAMED.iter().find(|(new, _)| *new == name).map_or(name, |(_, old)| old)
-}
-
-/// A hop by which a fault must be found and that this kernel has under no name, with the reason. One that waits for its module is
-/// none.
-pub(super) fn missing_hop(expected: &Verdict, plan: &Plan) -> Option<String> {
-    let ends = match expected.span {
-        Span::Unseen => Vec::new(),
-        Span::At(hop) => vec![hop],
-        Span::Between(first, last) => vec![first, last],
-    };
-    let is_seen = |hop: HopId| plan.attached().any(|other| known(other.name()) == hop.name());
-    ends.into_iter().filter(|hop| !is_seen(*hop)).find_map(|hop| {
-        let row = plan.rows.iter().find(|row| row.hop.id == hop && row.later.is_none())?;
-        match &row.fate {
-            Fate::LeftOut(reason) => Some(format!("{}: {reason}", hop.name())),
-            Fate::Attach(_) => None,
-        }
-    })
 }
 
 /// A finding of the tracer's, as its JSON has it.
@@ -214,20 +191,23 @@ fn unreadable(why: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use skbtrace_common::HopArgs;
-
     use super::*;
-    use crate::{
-        hops::{Backend, CATALOGUE, Row},
-        lab::fault::find,
-    };
+    use crate::lab::fault::find;
 
     fn output(findings: &str, packets: &[&str]) -> String {
         format!("{}\n{{\"type\":\"summary\",\"findings\":[{findings}]}}\n", packets.join("\n"))
     }
 
     fn wrong(fault: &str, findings: &str) -> Vec<String> {
-        let hops = ["ip_output", "__dev_queue_xmit", "net_dev_start_xmit", "veth_xmit", "enqueue_to_backlog"];
+        wrong_on(
+            fault,
+            &["ip_output", "__dev_queue_xmit", "net_dev_start_xmit", "veth_xmit", "enqueue_to_backlog"],
+            findings,
+        )
+    }
+
+    /// What is wrong with these findings of a packet with these hops.
+    fn wrong_on(fault: &str, hops: &[&str], findings: &str) -> Vec<String> {
         let hops: Vec<_> = hops.iter().map(|hop| format!("{{\"hop\":\"{hop}\"}}")).collect();
         let packet =
             format!("{{\"type\":\"packet\",\"number\":1,\"verdict\":\"delivered\",\"hops\":[{}]}}", hops.join(","));
@@ -235,22 +215,26 @@ mod tests {
         judge(&[(fault, verdict)], &Flowed::default(), &output(findings, &[&packet])).unwrap().wrong
     }
 
+    /// What is wrong with this pair of hops as the place of a fault that was found.
+    fn wrong_between(fault: &str, pair: [&str; 2], hops: &[&str]) -> Vec<String> {
+        let verdict = find(fault).unwrap().verdict;
+        let (class, device) = (verdict.class.name(), verdict.device);
+        let cause = serde_json::to_string(&verdict.cause).unwrap();
+        let finding = format!(
+            r#"{{"class":"{class}","from":"{}","to":"{}","device":"{device}","cause":{cause},"count":3,"reasons":[],"packets":[1]}}"#,
+            pair[0], pair[1]
+        );
+        wrong_on(fault, hops, &finding)
+    }
+
     #[test]
-    fn a_row_whose_hop_the_kernel_lacks_says_so_unless_it_has_it_by_another_name() {
-        let row = |id: HopId, fate: Option<&str>| Row {
-            hop: CATALOGUE.iter().find(|hop| hop.id == id).unwrap(),
-            later: None,
-            fate: fate.map_or(Fate::Attach(HopArgs::UNUSED), |reason| Fate::LeftOut(reason.to_owned())),
-        };
-        let missing = |rows| {
-            let plan = Plan { backend: Backend::Kprobe, rows };
-            missing_hop(&find("xdp-receiver").unwrap().verdict, &plan)
-        };
-        let old = [row(HopId::VethXdpRcvSkb, Some("not in this kernel")), row(HopId::NapiGroReceive, None)];
-        assert_eq!(missing(old.to_vec()).as_deref(), Some("veth_xdp_rcv_skb: not in this kernel"));
-        let new =
-            [row(HopId::VethXdpRcvSkb, None), row(HopId::NapiGroReceive, Some("x")), row(HopId::GroReceiveSkb, None)];
-        assert_eq!(missing(new.to_vec()), None);
+    fn a_row_is_found_by_the_hops_that_the_kernel_has_under_whatever_names() {
+        let xdp = |pair, hops: &[&str]| wrong_between("xdp-receiver", pair, hops);
+        let new = ["veth_xmit", "__dev_forward_skb", "veth_xdp_rcv_skb", "gro_receive_skb", "ip_rcv"];
+        assert_eq!(xdp(["veth_xdp_rcv_skb", "gro_receive_skb"], &new), Vec::<String>::new());
+        let old = ["veth_xmit", "__dev_forward_skb", "napi_gro_receive", "ip_rcv"];
+        assert_eq!(xdp(["__dev_forward_skb", "napi_gro_receive"], &old), Vec::<String>::new());
+        assert_eq!(xdp(["napi_gro_receive", "ip_rcv"], &old)[0], "xdp-receiver is not found");
     }
 
     const RIGHT: &str = r#"{"class":"garbled","from":"__dev_queue_xmit","to":"net_dev_start_xmit",

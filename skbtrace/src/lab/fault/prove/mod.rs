@@ -17,10 +17,7 @@ use std::{path::Path, sync::atomic::AtomicBool};
 use serde::Serialize;
 
 use super::{Error, Fault, command, inject, show, step};
-use crate::{
-    hops::Plan,
-    lab::{self, Scenario, traffic::Protocol},
-};
+use crate::lab::{self, Scenario, traffic::Protocol};
 
 pub use judge::{Found, Judgement};
 
@@ -70,12 +67,6 @@ pub fn prove(faults: &[&'static Fault], program: &Path, stop: &AtomicBool) -> Re
 pub fn prove_clean(scenario: Scenario, program: &Path, stop: &AtomicBool) -> Result<Proof, Error> {
     ready(scenario, stop)?;
     trace(&[], scenario, program, stop)
-}
-
-/// Why this kernel cannot show one of these faults where it must be found: the hop that it lacks, with the reason.
-#[must_use]
-pub fn unseen(faults: &[&'static Fault], plan: &Plan) -> Option<String> {
-    faults.iter().find_map(|fault| judge::missing_hop(&fault.verdict, plan))
 }
 
 fn ready(scenario: Scenario, stop: &AtomicBool) -> Result<(), Error> {

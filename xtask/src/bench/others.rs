@@ -1,0 +1,82 @@
+//! Other people's tracers: where they are, and how they come here. One that cannot be had is left out, and the report says why: a
+//! bench without pwru is still one.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::plan::{Programs, Tool};
+use crate::{cargo, setup, tools, vm};
+
+/// Debian has pwru from here on, the oldest first: the older, the older the libraries that it needs.
+const SUITES: [&str; 3] = ["trixie", "forky", "sid"];
+
+/// Finds or fetches what these tools need; the tools that cannot be measured, each with the reason.
+pub fn find(wanted: &[Tool], programs: &mut Programs) -> Vec<(Tool, String)> {
+    let mut missing = Vec::new();
+    for tool in wanted {
+        let found = match tool {
+            Tool::Bpftrace | Tool::BpftraceStack => bpftrace().map(|path| programs.bpftrace = Some(path)),
+            Tool::Pwru => pwru().map(|path| programs.pwru = Some(path)),
+            Tool::Retis => retis().map(|path| programs.retis = Some(path)),
+            _ => Ok(()),
+        };
+        if let Err(why) = found {
+            missing.push((*tool, format!("{why:#}")));
+        }
+    }
+    missing
+}
+
+/// What the programs say of their versions, by the names of the tools.
+pub fn versions(programs: &Programs) -> impl Iterator<Item = (String, String)> {
+    let all = [
+        ("skbtrace", Some(&programs.skbtrace)),
+        ("bpftrace", programs.bpftrace.as_ref()),
+        ("pwru", programs.pwru.as_ref()),
+        ("retis", programs.retis.as_ref()),
+    ];
+    all.into_iter().filter_map(|(name, program)| Some((name.to_owned(), version(program?).ok()?)))
+}
+
+fn version(program: &Path) -> Result<String> {
+    let done = Command::new(program).arg("--version").output()?;
+    ensure!(done.status.success(), "{} does not run here: {}", program.display(), tools::said(&done));
+    Ok(tools::said(&done))
+}
+
+/// Debian's package needs LLVM and more: it is installed, as all that set-up installs.
+fn bpftrace() -> Result<PathBuf> {
+    if tools::find("bpftrace").is_none() {
+        setup::packages::install(&["bpftrace".to_owned()])?;
+    }
+    tools::find("bpftrace").context("the package bpftrace has no bpftrace")
+}
+
+/// A newer suite's package, unpacked where nobody else looks.
+fn pwru() -> Result<PathBuf> {
+    let place = cargo::target_dir()?.join("tools/pwru");
+    let program = place.join("usr/bin/pwru");
+    if !program.is_file() {
+        fetch("pwru", &place)?;
+    }
+    version(&program)?;
+    Ok(program)
+}
+
+fn fetch(package: &str, place: &Path) -> Result<()> {
+    for name in SUITES {
+        let suite = vm::Suite::update(name, &cargo::target_dir()?.join("tools/apt").join(name))?;
+        if suite.names(package)?.iter().any(|found| found == package) {
+            eprintln!("fetching {package} ({name})…");
+            std::fs::create_dir_all(place)?;
+            return suite.unpack(package, place);
+        }
+    }
+    bail!("none of the suites {} has a package {package}", SUITES.join(", "))
+}
+
+fn retis() -> Result<PathBuf> {
+    tools::find("retis").context("it is not on the PATH, and Debian has no package of it")
+}
