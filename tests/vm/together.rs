@@ -7,7 +7,7 @@ use skbtrace_common::HopId;
 
 use crate::support::{
     lab::Lab,
-    machine::{assert_nothing_attached, sh},
+    machine::{assert_nothing_attached, kernel, sh},
     model::Trace,
     tracer::{Done, Tracer},
     traffic::lab_exchange,
@@ -18,7 +18,7 @@ const HOP: &str = "__br_forward";
 
 /// Whether this kernel is one that attaches functions together and loses none without counting it.
 fn is_offered() -> bool {
-    match std::env::var("SKBTRACE_VM_KERNEL").unwrap().as_str() {
+    match kernel().as_str() {
         "5.10" | "6.1" | "6.18" => false,
         "6.12" | "7.3" => true,
         other => panic!("who knows whether {other} does: say so here"),

@@ -70,7 +70,7 @@ fn ten_thousand_datagrams_are_ten_thousand_timelines() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("volume.pcapng").display().to_string();
     let before = device_packets(SERVER.0, "calmveth1");
-    let tracer = Tracer::start(&["--iface", "calmveth1", "--json", "--quiet", "--ring-size", "64M", "-w", &file]);
+    let tracer = Tracer::start(&["--iface", "calmveth1", "--json", "--quiet", "--ring-size", "256M", "-w", &file]);
     // The traffic verifies itself: had the path lost one, the trace would be right to miss it. Packets of a sender that
     // moves from CPU to CPU may overtake each other.
     let sent = sh(&format!("{PROGRAM} lab traffic --proto udp --count {COUNT} --size 64 --rate 1000 || :"));

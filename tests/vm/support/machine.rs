@@ -40,6 +40,11 @@ pub fn native() -> bool {
     std::env::var_os(NATIVE).is_some()
 }
 
+/// The kernel that the test runs on, as its machine was asked for: `6.1`.
+pub fn kernel() -> String {
+    std::env::var("SKBTRACE_VM_KERNEL").unwrap()
+}
+
 /// Runs a program that must succeed, and returns its standard output.
 pub fn sh(line: &str) -> String {
     let Output { status, stdout, stderr } = Command::new("sh").args(["-c", line]).output().unwrap();

@@ -63,7 +63,7 @@ fn what_another_bridge_floods_is_not_followed() {
     let mut cpu = CpuSet::new();
     cpu.set(0).unwrap();
     sched_setaffinity(Pid::from_raw(0), &cpu).unwrap();
-    let trace = traced(&[], || {
+    let trace = traced(&["--ring-size", "256M"], || {
         let (mut client, mut peer) = connection(server(PORT));
         let talker = within(NETNS[1], || UdpSocket::bind("10.99.0.1:0").unwrap());
         talker.set_broadcast(true).unwrap();

@@ -27,7 +27,7 @@ fn two_thousand_datagrams_are_two_thousand_timelines() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("volume.pcapng").display().to_string();
     let before = device_packets(SERVER.0, "calmveth1");
-    let tracer = start(&["--quiet", "--proto", "udp", "--ring-size", "64M", "-w", &file]);
+    let tracer = start(&["--quiet", "--proto", "udp", "--ring-size", "256M", "-w", &file]);
     let said = sh(&format!("{PROGRAM} lab traffic --proto udp --count {COUNT} --size 64 --rate 1000 || :"));
     let done = tracer.interrupt();
     assert_nothing_attached();
