@@ -113,26 +113,28 @@ impl Run {
         Ok(count)
     }
 
-    /// Takes note of the time and of what has been lost.
+    /// Takes note of the time and of what has been lost. Nothing has been silent until now that has an event in the ring: where
+    /// there is more in it than a batch, it is not asked what has been.
     fn tick(&mut self) -> Result<(), Why> {
         self.join_late()?;
         let losses = self.losses().map_err(|error| Why::Failed(error.to_string()))?;
         let now_ns = now_ns();
+        let is_behind = self.drain()? == BATCH;
         let stitcher = self.session.stitcher();
         let crowded = stitcher.open_packets() > self.max_open / 2;
         // Any other tick changes nothing that is printed.
-        let mut tells = losses != self.told || crowded || stitcher.has_taken(now_ns);
+        let mut tells = losses != self.told || crowded || stitcher.has_taken(now_ns) && !is_behind;
         self.told = losses;
         loop {
             if tells {
-                self.recording.write(|recorder| recorder.tick(now_ns, losses))?;
+                self.recording.write(|recorder| recorder.tick(now_ns, losses, is_behind))?;
             }
             self.recording.write(|recorder| recorder.flush())?;
-            let count = self.session.tick(now_ns, losses, &self.names).map_err(Why::from_write)?;
+            let count = self.session.tick(now_ns, losses, is_behind, &self.names).map_err(Why::from_write)?;
             count_down(&mut self.left, count)?;
             // Each tick ends one of these.
             tells = self.session.stitcher().has_taken(now_ns);
-            if !tells {
+            if is_behind || !tells {
                 return Ok(());
             }
         }

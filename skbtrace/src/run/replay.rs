@@ -168,9 +168,9 @@ impl Replay {
             }
             Item::Record(Record::Names(table)) => state.names.table = table,
             Item::Record(Record::Symbol { address, name }) => drop(state.names.symbols.insert(address, name)),
-            Item::Record(Record::Tick { now_ns, losses }) => {
+            Item::Record(Record::Tick { now_ns, losses, is_behind }) => {
                 state.now_ns = state.now_ns.max(now_ns);
-                state.session.tick(now_ns, bounded(losses), &state.names)?;
+                state.session.tick(now_ns, bounded(losses), is_behind, &state.names)?;
             }
             Item::Record(Record::Notice { text }) => {
                 state.session.output().notice(&text);

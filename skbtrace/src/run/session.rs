@@ -79,12 +79,17 @@ impl Session {
         outcome.map(|()| count)
     }
 
-    /// Takes note of the time and of what has been lost. Returns how many packets with a number that finished.
-    pub fn tick(&mut self, now_ns: u64, losses: Losses, names: &dyn Names) -> io::Result<u64> {
+    /// Takes note of the time and of what has been lost. Returns how many packets with a number that finished: none while there are
+    /// events that have not been read, for then nothing has been silent.
+    pub fn tick(&mut self, now_ns: u64, losses: Losses, is_behind: bool, names: &dyn Names) -> io::Result<u64> {
         self.judge.output.losses(&losses);
         self.stitcher.set_losses(losses);
         let Session { stitcher, judge, .. } = self;
         let (mut outcome, mut count) = (Ok(()), 0);
+        if is_behind {
+            stitcher.note_losses(now_ns);
+            return Ok(0);
+        }
         stitcher.tick(now_ns, &mut |packet| {
             count += u64::from(packet.number.is_some());
             keep_first(&mut outcome, judge.packet(&packet, names, None));

@@ -93,9 +93,9 @@ impl<N: Names> Live<N> {
         }
     }
 
-    fn tick(&mut self, now_ns: u64, losses: Losses) {
-        self.record(|recorder, _, _| recorder.tick(now_ns, losses));
-        self.session.tick(now_ns, losses, &self.names).unwrap();
+    fn tick(&mut self, now_ns: u64, losses: Losses, is_behind: bool) {
+        self.record(|recorder, _, _| recorder.tick(now_ns, losses, is_behind));
+        self.session.tick(now_ns, losses, is_behind, &self.names).unwrap();
     }
 
     fn end(mut self, now_ns: u64, losses: Losses, finished: bool) -> String {
@@ -152,17 +152,35 @@ fn eventful(look: Look, rotate: Option<u64>) -> (String, Vec<Vec<u8>>) {
     let (first, rest) = seen.split_at(third);
     let (second, last) = rest.split_at(third);
     live.events(first);
-    live.tick(first[third - 1].0.time_ns + 500, Losses::default());
+    live.tick(first[third - 1].0.time_ns + 500, Losses::default(), false);
     let mut table = start().names;
     table.netns.insert(crate::trace::testkit::VETH1.netns, "renamed".to_owned());
     table.bridges.clear();
     live.rename(table);
     live.events(second);
-    live.tick(second[third - 1].0.time_ns + 500, Losses { ring_full: 3, ..Losses::default() });
+    live.tick(second[third - 1].0.time_ns + 500, Losses { ring_full: 3, ..Losses::default() }, false);
     live.events(last);
     let text = live.end(later, Losses { ring_full: 3, read_failed: 1, ..Losses::default() }, true);
     let files = memory.files.borrow().clone();
     (text, files)
+}
+
+#[test]
+fn nothing_is_idle_while_there_are_events_to_be_read() {
+    let memory = Memory::new();
+    let mut live = Live::new(TEXT, &memory, Start { max_open: 24, idle_ns: 1, ..start() }, None);
+    let seen = traffic(60);
+    live.events(&seen[..seen.len() / 2]);
+    let later = seen[seen.len() / 2].0.time_ns + 1_000_000_000;
+    let mut open = vec![live.session.stitcher().open_packets()];
+    for is_behind in [true, false] {
+        live.tick(later, Losses::default(), is_behind);
+        open.push(live.session.stitcher().open_packets());
+    }
+    assert!(open[0] > 12 && open[1] == open[0] && open[2] < open[1], "{open:?}");
+    let text = live.end(later, Losses::default(), true);
+    let (shown, replayed) = show(TEXT, &[memory.file(0)]);
+    assert_eq!((shown, replayed.complaint), (text, None));
 }
 
 #[test]
@@ -348,7 +366,7 @@ proptest! {
         for (event, bytes) in &seen {
             recorder.event(event, &digest_of(event), bytes, std::slice::from_ref(&text), &stitcher, &names()).unwrap();
         }
-        recorder.tick(number, losses).unwrap();
+        recorder.tick(number, losses, number % 2 == 0).unwrap();
         recorder.survey(survey(&text)).unwrap();
         recorder.end(End { now_ns: number, losses, finished: true, why: text.clone(), ..End::default() }).unwrap();
         for look in [TEXT, JSON] {

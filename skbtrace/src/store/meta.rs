@@ -39,6 +39,9 @@ pub enum Record {
         now_ns: u64,
         /// Since the beginning of the run.
         losses: Losses,
+        /// There were events that had not been read: of no packet was it known that nothing had come for it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_behind: bool,
     },
     /// Said to the person at the run.
     Notice {

@@ -83,13 +83,13 @@ impl<P: Parts> Recorder<P> {
         }
     }
 
-    /// Records that the stitcher was told the time and the losses.
+    /// Records that the stitcher was told the time and the losses, and whether there were events that had not been read.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn tick(&mut self, now_ns: u64, losses: Losses) -> io::Result<()> {
+    pub fn tick(&mut self, now_ns: u64, losses: Losses, is_behind: bool) -> io::Result<()> {
         self.start.losses = losses;
-        self.writer.record(&Record::Tick { now_ns, losses })
+        self.writer.record(&Record::Tick { now_ns, losses, is_behind })
     }
 
     /// Records that names have changed.

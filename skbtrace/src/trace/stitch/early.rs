@@ -6,7 +6,8 @@ use crate::trace::outcome::Closing;
 use crate::trace::packet::Packet;
 
 impl Stitcher {
-    /// To be called now and then with the time of CLOCK_MONOTONIC. When half of the packets that memory should hold are
+    /// To be called now and then with the time of CLOCK_MONOTONIC, when every event of before has been pushed; where some wait to
+    /// be read, [`Stitcher::note_losses`] is. When half of the packets that memory should hold are
     /// open, those that have been idle for long are reported as waiting. Again at once while [`Stitcher::has_taken`] says so.
     pub fn tick(&mut self, now_ns: u64, sink: &mut dyn FnMut(Packet)) {
         self.note_losses(now_ns);

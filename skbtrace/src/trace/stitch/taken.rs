@@ -203,8 +203,8 @@ impl Stitcher {
         self.taken.silent.front().is_some_and(|(since, _)| since.saturating_add(SILENT_NS) <= now_ns)
     }
 
-    /// Notes at a tick whether events were lost since the last one.
-    pub(super) fn note_losses(&mut self, now_ns: u64) {
+    /// Notes at a tick whether events were lost since the last one. [`Stitcher::tick`] does so itself.
+    pub fn note_losses(&mut self, now_ns: u64) {
         let lost = self.summary.losses.hidden_events();
         if lost > self.taken.lost {
             (self.taken.lost, self.taken.lost_ns) = (lost, Some(now_ns));
