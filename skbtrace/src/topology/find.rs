@@ -99,10 +99,10 @@ fn did_you_mean(near: &[String]) -> String {
     }
 }
 
-/// The names of these, sorted: their inodes, by which they are kept, come in any order.
-fn by_name<'a>(netns: impl Iterator<Item = &'a Netns>) -> Vec<String> {
-    let mut names: Vec<String> = netns.map(|netns| netns.name.to_string()).collect();
-    names.sort();
+/// The names of namespaces, the initial one first and the others sorted: their inodes, by which they are kept, come in any order.
+fn by_name(names: impl Iterator<Item = String>) -> Vec<String> {
+    let mut names: Vec<String> = names.collect::<BTreeSet<_>>().into_iter().collect();
+    names.sort_by_key(|name| *name != NetnsName::Init.to_string());
     names
 }
 
@@ -149,8 +149,8 @@ impl Topology {
             [link] => Ok(link),
             [] => Err(self.not_found(device, within)),
             several => {
-                let netns: BTreeSet<String> = several.iter().map(|link| self.netns_label(link.key.netns)).collect();
-                Err(FindError::Ambiguous { name: printable(device.as_bytes()), netns: netns.into_iter().collect() })
+                let netns = by_name(several.iter().map(|link| self.netns_label(link.key.netns)));
+                Err(FindError::Ambiguous { name: printable(device.as_bytes()), netns })
             }
         }
     }
@@ -187,7 +187,7 @@ impl Topology {
                 self.netns.values().find(|netns| (netns.dev, u64::from(netns.inum)) == file)
             })
             .ok_or_else(|| {
-                let known = by_name(self.netns.values());
+                let known = by_name(self.netns.values().map(|netns| netns.name.to_string()));
                 let near = nearest(spec, known.iter().map(|name| (name.clone(), name.clone())));
                 FindError::NoSuchNetns { name: printable(spec.as_bytes()), known, near }
             })
@@ -215,7 +215,8 @@ impl Topology {
             self.netns
                 .values()
                 .filter(|netns| within.is_none_or(|within| within.inum == netns.inum))
-                .filter(|netns| !unreadable.iter().any(|one| one.inum == Some(netns.inum))),
+                .filter(|netns| !unreadable.iter().any(|one| one.inum == Some(netns.inum)))
+                .map(|netns| netns.name.to_string()),
         );
         // In another namespace than the one that was asked for, only the very same name is worth offering.
         let alike = self.links.values().filter(|link| {
@@ -318,7 +319,7 @@ mod tests {
             what: "the network namespaces of 12 processes".into(),
             reason: "Operation not permitted".into(),
         });
-        assert_snapshot!(error(&made, "eth0", None), @"no interface eth0 in any of 11 network namespaces (init, ns-calm1, extra0, extra1, extra2, extra3, extra4, extra5 and 3 more); not searched: network namespace ns-calm2, the network namespaces of 12 processes (Operation not permitted)");
+        assert_snapshot!(error(&made, "eth0", None), @"no interface eth0 in any of 11 network namespaces (init, extra0, extra1, extra2, extra3, extra4, extra5, extra6 and 3 more); not searched: network namespace ns-calm2, the network namespaces of 12 processes (Operation not permitted)");
         assert_snapshot!(error(&made, "eth0", Some("ns-calm2")), @"cannot tell whether there is an interface eth0; not searched: network namespace ns-calm2 (Operation not permitted)");
     }
 

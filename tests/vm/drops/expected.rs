@@ -22,7 +22,7 @@ fn of_old(port: u16, ending: &str) -> String {
 /// How the packets end on this kernel, each as it was seen there.
 pub(super) fn endings(cleaned: usize, read: usize, refused: usize) -> Endings {
     let kernel = kernel();
-    // (port, how it ends, or how on 6.1, on 6.12, and on 7.3)
+    // (port, how it ends, or how on 6.1, on 6.12, on 6.18, and on 7.3)
     let table: &[(u16, &[&str])] = &[
         (7101, &["IP_INHDR in ip_forward after ip_forward ns-calm1/calmveth1"]),
         (7102, &["IP_INNOROUTES in ip_error after ip_rcv ns-calm1/calmveth1"]),
@@ -33,12 +33,14 @@ pub(super) fn endings(cleaned: usize, read: usize, refused: usize) -> Endings {
             &[
                 "NO_SOCKET in __udp4_lib_rcv after ip_local_deliver ns-calm1/calmveth1",
                 "NO_SOCKET in __udp4_lib_rcv after ip_local_deliver ns-calm1/calmveth1",
+                "NO_SOCKET in __udp4_lib_rcv after ip_local_deliver ns-calm1/calmveth1",
                 "NO_SOCKET in udp_rcv after ip_local_deliver ns-calm1/calmveth1",
             ],
         ),
         (
             7106,
             &[
+                "UDP_CSUM in __udp4_lib_rcv after ip_local_deliver ns-calm1/calmveth1",
                 "UDP_CSUM in __udp4_lib_rcv after ip_local_deliver ns-calm1/calmveth1",
                 "UDP_CSUM in __udp4_lib_rcv after ip_local_deliver ns-calm1/calmveth1",
                 "UDP_CSUM in udp_rcv after ip_local_deliver ns-calm1/calmveth1",
@@ -50,6 +52,7 @@ pub(super) fn endings(cleaned: usize, read: usize, refused: usize) -> Endings {
             &[
                 "NOT_SPECIFIED in udp_recvmsg after __udp_enqueue_schedule_skb ns-calm1/calmveth1, socket_queue",
                 "NOT_SPECIFIED in udp_recvmsg after __udp_enqueue_schedule_skb ns-calm1/calmveth1, socket_queue",
+                "UDP_CSUM in udp_recvmsg after __udp_enqueue_schedule_skb ns-calm1/calmveth1, socket_queue",
                 "UDP_CSUM in udp_recvmsg after __udp_enqueue_schedule_skb ns-calm1/calmveth1, socket_queue",
             ],
         ),
@@ -66,6 +69,7 @@ pub(super) fn endings(cleaned: usize, read: usize, refused: usize) -> Endings {
                 "NETFILTER_DROP in nft_do_chain after br_nf_forward_ip init/calmveth2_peer, bridge FORWARD",
                 "NETFILTER_DROP in nft_do_chain after nf_hook_slow init/calmveth1_peer, bridge FORWARD",
                 "NETFILTER_DROP in nft_do_chain after nf_hook_slow init/calmveth1_peer, bridge FORWARD",
+                "NETFILTER_DROP in nft_do_chain after nf_hook_slow init/calmveth1_peer, bridge FORWARD",
             ],
         ),
         (7208, &["NETFILTER_DROP in nft_do_chain after nf_hook_slow init/calmveth2_peer, bridge POSTROUTING"]),
@@ -77,6 +81,7 @@ pub(super) fn endings(cleaned: usize, read: usize, refused: usize) -> Endings {
             &[
                 "NO_SOCKET in __udp4_lib_rcv after nf_hook_slow ns-calm1/calmveth1",
                 "NO_SOCKET in __udp4_lib_rcv after nf_hook_slow ns-calm1/calmveth1",
+                "NO_SOCKET in __udp4_lib_rcv after nf_hook_slow ns-calm1/calmveth1",
                 "NO_SOCKET in udp_rcv after nf_hook_slow ns-calm1/calmveth1",
             ],
         ),
@@ -85,6 +90,7 @@ pub(super) fn endings(cleaned: usize, read: usize, refused: usize) -> Endings {
             &[
                 "NOT_SPECIFIED in br_handle_frame after br_handle_frame init/calmveth1_peer",
                 "NOT_SPECIFIED in br_handle_frame after br_handle_frame init/calmveth1_peer",
+                "BRIDGE_INGRESS_STP_STATE in br_handle_frame after br_handle_frame init/calmveth1_peer",
                 "BRIDGE_INGRESS_STP_STATE in br_handle_frame after br_handle_frame init/calmveth1_peer",
             ],
         ),
@@ -100,7 +106,8 @@ pub(super) fn endings(cleaned: usize, read: usize, refused: usize) -> Endings {
         (7304, &["NOT_SPECIFIED in br_dev_queue_push_xmit after br_dev_queue_push_xmit init/calmveth2_peer"]),
         (7305, &["NOT_SPECIFIED in br_handle_frame_finish after br_forward init/calmveth1_peer → init/calmveth2_peer"]),
     ];
-    let column = ["6.1", "6.12", "7.3"].iter().position(|known| *known == kernel || *known == "6.1" && kernel == OLD);
+    let column =
+        ["6.1", "6.12", "6.18", "7.3"].iter().position(|known| *known == kernel || *known == "6.1" && kernel == OLD);
     let column = column.unwrap_or_else(|| panic!("nobody has looked at what {kernel} does"));
     let told = |port: u16, ending: &str| if kernel == OLD { of_old(port, ending) } else { ending.to_owned() };
     let mut endings: Endings = table
