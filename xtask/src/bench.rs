@@ -9,6 +9,7 @@ mod command;
 mod count;
 mod curve;
 mod figures;
+mod hits;
 pub mod inside;
 mod network;
 mod object;
