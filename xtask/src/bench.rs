@@ -9,6 +9,8 @@ mod command;
 mod count;
 mod curve;
 mod figures;
+mod hits;
+mod host;
 pub mod inside;
 mod network;
 mod object;
@@ -35,7 +37,7 @@ use clap::ValueEnum as _;
 
 use crate::{cargo, setup, tools, vm};
 use plan::{Plan, Programs, Tool};
-use report::Report;
+use report::{Around, Report};
 use sample::Line;
 
 /// How long a tool may take in a round, beside its stages: to get ready, to settle and to end.
@@ -80,7 +82,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let wanted: Vec<Tool> = Tool::value_variants().iter().copied().filter(|tool| args.wants(*tool)).collect();
     let missing = others::find(&wanted, &mut programs);
     let versions = others::versions(&programs).collect();
-    let tools = wanted.into_iter().filter(|tool| !missing.iter().any(|(other, _)| other == tool)).collect();
+    let tools = wanted.into_iter().filter(|tool| !missing.contains_key(tool)).collect();
     let plan = args.plan(programs, tools);
 
     let report = args.report()?;
@@ -92,15 +94,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         out: Some(raw.clone()),
         ..vm::Machine::new(&args.kernel)
     };
+    let before = host::Moment::now()?;
     let words = vec![plan.programs.xtask.clone().into_os_string(), "bench-inside".into(), "/out".into()];
     let booted = vm::run(&machine, &vm::Job { words, stream: true, ..vm::Job::default() })?;
+    let others = before.others_until(&host::Moment::now()?);
 
     let lines = lines(&raw.join(inside::LINES))?;
     ensure!(!lines.is_empty(), "nothing was measured: {:?}", booted.ending);
-    let mut found = Report::new(plan, booted.release.clone(), versions, lines);
-    for (tool, why) in missing {
-        found.remark(format!("{tool}: {why}"));
-    }
+    let around = Around { kernel: booted.release.clone(), versions, others, missing };
+    let found = Report::new(plan, around, lines);
     let text = found.text();
     fs::write(&report, serde_json::to_string_pretty(&found)?)?;
     fs::write(raw.join("table.txt"), &text)?;

@@ -46,27 +46,62 @@ fn hops(line: &str) -> Told {
     Told::More(all, compared)
 }
 
-/// What skbtrace's books, its last line, say was lost, by kind.
+/// What skbtrace's books, its last line, say was lost, by kind. An event of which a part could not be read is not lost.
 pub fn losses(last_line: &str) -> BTreeMap<String, u64> {
     let books: Value = serde_json::from_str(last_line).unwrap_or_default();
     let losses = books.get("losses").and_then(Value::as_object);
-    losses.into_iter().flatten().filter_map(|(kind, count)| Some((kind.clone(), count.as_u64()?))).collect()
+    let losses = losses.into_iter().flatten().filter(|(kind, _)| *kind != "read_failed");
+    losses.filter_map(|(kind, count)| Some((kind.clone(), count.as_u64()?))).collect()
+}
+
+/// How many events more are lost, as bpftrace says whenever its buffer was full.
+pub fn told_lost(line: &str) -> u64 {
+    let rest = line.split_once("Lost ").and_then(|(_, rest)| rest.strip_suffix(" events"));
+    rest.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Told, count, losses};
+    use super::{Told, count, losses, told_lost};
     use crate::bench::plan::Tool;
+    use crate::bench::programs::is_compared;
+    use serde_json::Value;
 
     #[test]
     fn a_packet_of_skbtrace_is_as_many_events_as_it_has_hops() {
         let packet = r#"{"type":"packet","version":1,"hops":[{"hop":"veth_xmit","step":0},{"hop":"enqueue_to_backlog"}],
             "branches":[{"after":1,"hops":[{"hop":"ip_rcv"}]}]}"#;
         assert_eq!(count(Tool::Skbtrace, packet), Told::More(3, 2));
-        let books = r#"{"type":"summary","hops":[{"hop":"veth_xmit","sent":7}],"losses":{"ring_full":3,"unread":0}}"#;
+        let books = r#"{"type":"summary","hops":[{"hop":"veth_xmit","sent":7}],"losses":{"ring_full":3,"unread":0,"read_failed":5}}"#;
         assert_eq!(count(Tool::SkbtraceNoVerify, books), Told::More(0, 0));
         assert_eq!(losses(books), [("ring_full".to_owned(), 3), ("unread".to_owned(), 0)].into());
         assert!(losses("not JSON").is_empty());
+    }
+
+    /// Lines of a run on 6.12: the first packet of six, which a bridge floods, the fourth, and the books.
+    const RUN: &str = include_str!("count/run.json");
+
+    #[test]
+    fn a_run_is_counted_as_its_books_say() {
+        let told: Vec<Told> = RUN.lines().map(|line| count(Tool::Skbtrace, line)).collect();
+        assert_eq!(told, [Told::More(26, 6), Told::More(26, 7), Told::More(0, 0)]);
+        let books = RUN.lines().last().unwrap();
+        assert_eq!((losses(books).len(), losses(books).values().sum::<u64>()), (5, 0));
+
+        // Two packets as the first is and four as the other: the second of ARP is not flooded, which is no function of the six.
+        let books: Value = serde_json::from_str(books).unwrap();
+        let rows = books["hops"].as_array().unwrap();
+        let compared = rows.iter().filter(|row| is_compared(row["hop"].as_str().unwrap()));
+        assert_eq!(compared.map(|row| row["sent"].as_u64().unwrap()).sum::<u64>(), 2 * 6 + 4 * 7);
+        // What the kernel counts of the functions that one link attaches is one number for all of them.
+        let together = rows.iter().find(|row| row["hop"] == "kprobe.multi").unwrap();
+        assert_eq!((together["run_count"].as_u64(), together["sent"].as_u64()), (Some(213), Some(0)));
+    }
+
+    #[test]
+    fn losses_that_are_told_are_added_up() {
+        assert_eq!(["Lost 1918 events", "WARNING: Lost 2 events"].map(told_lost), [1918, 2]);
+        assert_eq!(["Lost events", "ip_rcv skb=1 len=2 dev=Lost 3 events!", ""].map(told_lost), [0, 0, 0]);
     }
 
     #[test]

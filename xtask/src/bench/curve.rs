@@ -49,7 +49,7 @@ fn point(plan: &Plan, iface: &str, traffic: (u64, u64), path: &[&str], complaint
     let tracer = start(plan, iface, complaints)?;
     let stage = stage(&rate.to_string(), Some(&tracer), || datagrams(&plan.programs.skbtrace, rate, count, path))?;
     let rss_kib = process::rss_kib(tracer.pid())?;
-    let (_, books) = tracer.stop()?;
+    let books = tracer.stop()?.last_line;
     Ok(Point { bridges: 1, stage, rss_kib, losses: losses(&books) })
 }
 
@@ -74,7 +74,7 @@ pub fn soak(plan: &Plan, out: &Path) -> Result<Soak> {
         })
     })?;
     rss_kib.push((start.elapsed().as_secs(), process::rss_kib(tracer.pid())?));
-    let (_, books) = tracer.stop()?;
+    let books = tracer.stop()?.last_line;
     Ok(Soak { rss_kib, stage, losses: losses(&books) })
 }
 

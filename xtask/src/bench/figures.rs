@@ -42,6 +42,9 @@ pub fn figures(round: &Round, none: Option<&Round>) -> BTreeMap<String, f64> {
             put("tcp_percent", 100.0 * share(throughput.tcp_mbit, none.tcp_mbit));
         }
     }
+    if let Some(lost) = round.lost {
+        put("lost", lost as f64);
+    }
     // Where nobody traces, nothing starts.
     if round.ready_s > 0.0 {
         put("idle_percent", 100.0 * share(round.idle.0, round.idle.1));

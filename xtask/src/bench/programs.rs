@@ -12,9 +12,6 @@ use aya::programs::loaded_programs;
 use super::plan::FUNCTIONS;
 use super::sample::Program;
 
-/// The kernel keeps so many bytes of a name.
-const NAME: usize = 15;
-
 /// The ids of all programs.
 ///
 /// # Errors
@@ -43,11 +40,9 @@ pub fn besides(others: &BTreeSet<u32>) -> Result<Vec<Program>> {
     Ok(found)
 }
 
-/// Whether a program or a hop of skbtrace's is one of the functions that all tools trace, as far as the kernel's names tell:
-/// `br_handle_frame` is taken for `br_handle_frame_finish` there, and so it is here, for hits and for events.
-pub fn is_compared(name: &str) -> bool {
-    let short = |name: &str| name.get(..NAME).unwrap_or(name).to_owned();
-    FUNCTIONS.iter().any(|function| short(function.name) == short(name))
+/// Whether a hop of skbtrace's is one of the functions that all tools trace.
+pub fn is_compared(hop: &str) -> bool {
+    FUNCTIONS.iter().any(|function| function.name == hop)
 }
 
 #[cfg(test)]
@@ -55,11 +50,11 @@ mod tests {
     use super::is_compared;
 
     #[test]
-    fn names_are_compared_as_the_kernel_keeps_them() {
-        for name in ["veth_xmit", "netif_rx_intern", "netif_rx_internal", "br_handle_frame", "__br_forward"] {
+    fn a_hop_is_compared_by_its_whole_name() {
+        for name in ["veth_xmit", "netif_rx_internal", "br_handle_frame_finish", "__br_forward"] {
             assert!(is_compared(name), "{name}");
         }
-        for name in ["", "netif_rx", "br_forward", "follow_probe"] {
+        for name in ["", "netif_rx", "br_handle_frame", "br_forward", "kprobe.multi"] {
             assert!(!is_compared(name), "{name}");
         }
     }

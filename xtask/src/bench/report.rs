@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use clap::ValueEnum as _;
 use serde::Serialize;
 
 use super::figures::{figures, longest};
+use super::host::Others;
 use super::plan::{FUNCTIONS, Plan, Tool};
 use super::sample::{Line, Point, Program, Round, Soak};
 use super::stats::{Spread, share};
 use super::table::{Table, cell, count, number};
 
-/// Titles and figures of the columns: what a hit and an event cost, and what arrives.
-const COSTS: [(&str, &str); 9] = [
+/// Titles and figures of the columns: what a hit and an event cost, what arrives, and what did not by the tool's own account.
+const COSTS: [(&str, &str); 10] = [
     ("kernel ns/hit", "ns_per_hit"),
     ("unrelated ns/hit", "ns_per_hit_unrelated"),
     ("hits/packet", "hits_per_packet"),
@@ -22,6 +24,7 @@ const COSTS: [(&str, &str); 9] = [
     ("% at 1,000/s", "delivered_percent_1000"),
     ("% at 4,000/s", "delivered_percent_4000"),
     ("% at full speed", "delivered_percent_full"),
+    ("says lost", "lost"),
 ];
 
 /// And of the others: what it does to the machine.
@@ -37,24 +40,38 @@ const BURDEN: [(&str, &str); 9] = [
     ("RSS MiB", "rss_mib"),
 ];
 
+/// From so much of the host on that others used, percent, figures are for trying the bench alone.
+const BUSY: f64 = 5.0;
+
 /// So many programs are shown with what the verifier looked at.
 const LONGEST: usize = 8;
+
+/// What the host knows: it is not in the machine's lines.
+#[derive(Serialize)]
+pub struct Around {
+    /// The kernel, as `uname -r` tells it.
+    pub kernel: String,
+    /// Versions of the tools, as they tell them.
+    pub versions: BTreeMap<String, String>,
+    /// What else ran.
+    pub others: Others,
+    /// Tools that cannot be had, and why.
+    pub missing: BTreeMap<Tool, String>,
+}
 
 /// All of it.
 #[derive(Serialize)]
 pub struct Report {
     /// Raised when a member changes its meaning.
     version: u32,
-    /// The kernel, as `uname -r` tells it.
-    kernel: String,
-    /// Versions of the tools, as they tell them.
-    versions: BTreeMap<String, String>,
+    #[serde(flatten)]
+    around: Around,
     /// The functions that all tools trace.
     functions: Vec<&'static str>,
     plan: Plan,
     /// By tool and name of the figure.
     figures: BTreeMap<Tool, BTreeMap<String, Spread>>,
-    /// Tools that could not be measured, and rounds that failed, in words.
+    /// Rounds that failed, in words.
     remarks: Vec<String>,
     /// The programs of skbtrace.
     programs: Vec<Program>,
@@ -65,7 +82,7 @@ pub struct Report {
 
 impl Report {
     /// Of the lines of one machine.
-    pub fn new(plan: Plan, kernel: String, versions: BTreeMap<String, String>, lines: Vec<Line>) -> Self {
+    pub fn new(plan: Plan, around: Around, lines: Vec<Line>) -> Self {
         let (mut rounds, mut hops, mut packets, mut soak) = (Vec::new(), Vec::new(), Vec::new(), None);
         for line in lines {
             match line {
@@ -81,8 +98,7 @@ impl Report {
         let programs = rounds.iter().find(|round| round.tool == Tool::Skbtrace && round.failed.is_none());
         Self {
             version: 1,
-            kernel,
-            versions,
+            around,
             functions: FUNCTIONS.iter().map(|function| function.name).collect(),
             plan,
             figures: medians(&rounds),
@@ -94,14 +110,16 @@ impl Report {
         }
     }
 
-    /// What else is to be said.
-    pub fn remark(&mut self, remark: String) {
-        self.remarks.push(remark);
-    }
-
     /// The tables.
     pub fn text(&self) -> String {
-        let mut text = format!("{}: {} rounds of {} s\n\n", self.kernel, self.plan.rounds, self.plan.seconds);
+        let (around, plan) = (&self.around, &self.plan);
+        let versions: Vec<&str> =
+            around.versions.values().map(|version| version.lines().next().unwrap_or("")).collect();
+        let mut text = format!("{}: {} rounds of {} s\n", around.kernel, plan.rounds, plan.seconds);
+        // Writing to a string does not fail, here and below.
+        let _ = writeln!(text, "{}", versions.join(", "));
+        let busy = if around.others.percent > BUSY { ": measure again when nothing else runs" } else { "" };
+        let _ = writeln!(text, "others used {} % of the host meanwhile{busy}\n", number(around.others.percent));
         for columns in [&COSTS[..], &BURDEN[..]] {
             text.push_str(&self.table(columns));
             text.push('\n');
@@ -113,7 +131,6 @@ impl Report {
             soaked(&mut text, soak);
         }
         for remark in &self.remarks {
-            // Writing to a string does not fail, here and below.
             let _ = writeln!(text, "not measured: {remark}");
         }
         text
@@ -122,12 +139,31 @@ impl Report {
     fn table(&self, columns: &[(&str, &str)]) -> String {
         let titles: Vec<&str> = ["tool"].into_iter().chain(columns.iter().map(|(title, _)| *title)).collect();
         let mut table = Table::new(&titles);
-        for tool in &self.plan.tools {
-            let Some(figures) = self.figures.get(tool) else { continue };
-            let cells = columns.iter().map(|(_, name)| cell(figures.get(*name)));
-            table.row([tool.to_string()].into_iter().chain(cells).collect());
+        for tool in Tool::value_variants() {
+            let figures = self.figures.get(tool);
+            let cells = columns.iter().map(|(_, name)| cell(figures.and_then(|figures| figures.get(*name))));
+            let cells = [tool.to_string()].into_iter().chain(cells).collect();
+            match self.why_not(*tool) {
+                Some(why) => table.noted(cells, &format!("not measured: {why}")),
+                None if figures.is_some() => table.row(cells),
+                // Nobody asked for it.
+                None => {}
+            }
         }
         table.text()
+    }
+
+    /// Why there are no figures of a tool that was asked for, in a line.
+    fn why_not(&self, tool: Tool) -> Option<&str> {
+        if let Some(why) = self.around.missing.get(&tool) {
+            return Some(why.lines().next().unwrap_or("nobody knows why"));
+        }
+        if self.figures.contains_key(&tool) || !self.plan.tools.contains(&tool) {
+            return None;
+        }
+        let rounds = format!("{tool} in round ");
+        let why = self.remarks.iter().find_map(|remark| remark.strip_prefix(&rounds)?.split_once(": "));
+        Some(why.map_or("the machine ended before", |(_, why)| why.lines().next().unwrap_or("nobody knows why")))
     }
 
     fn verified(&self, text: &mut String) {

@@ -10,7 +10,7 @@ use super::network::{Chain, IFACE};
 use super::plan::{Plan, Tool, rate_name};
 use super::process;
 use super::sample::{Round, Stage};
-use super::tracer::{Sums, Tracer};
+use super::tracer::{Ended, Sums, Tracer};
 use super::traffic::{Iperf, Traffic, datagrams};
 
 /// The rate of a stage at which every tool here keeps up, and of traffic that is none of its business.
@@ -52,7 +52,7 @@ fn try_measure(plan: &Plan, sample: &mut Round, iperf: &Iperf, complaints: &Path
         tracer.settle();
         sample.rss_kib = process::rss_kib(tracer.pid())?;
         sample.programs = tracer.programs()?;
-        (sample.detach_s, sample.last_line) = tracer.stop()?;
+        Ended { detach_s: sample.detach_s, last_line: sample.last_line, lost: sample.lost } = tracer.stop()?;
     }
     Ok(())
 }

@@ -32,6 +32,8 @@ pub struct Round {
     pub programs: Vec<Program>,
     /// The last line that it printed: the books of skbtrace.
     pub last_line: String,
+    /// How many events it lost, by its own account; none where it gives none.
+    pub lost: Option<u64>,
 }
 
 impl Round {
@@ -49,6 +51,7 @@ impl Round {
             throughput: None,
             programs: Vec::new(),
             last_line: String::new(),
+            lost: None,
         }
     }
 }
@@ -72,7 +75,8 @@ pub struct Stage {
     pub cpu_s: f64,
     /// Events that came out of it.
     pub delivered: u64,
-    /// Of the hits, those at the functions that all trace; and of the events those of such hits.
+    /// Hits at the functions that all trace, and of the events those of such hits. Where a tool counts, as skbtrace does, the hits
+    /// are those that it should have told: packets of others are not among them.
     pub compared_hits: u64,
     /// See `compared_hits`.
     pub compared_delivered: u64,

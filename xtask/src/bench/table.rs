@@ -6,33 +6,40 @@ use super::stats::Spread;
 
 /// A table.
 pub struct Table {
-    rows: Vec<Vec<String>>,
+    rows: Vec<(Vec<String>, String)>,
 }
 
 impl Table {
     /// With these titles.
     pub fn new(titles: &[&str]) -> Self {
-        Self { rows: vec![titles.iter().map(|title| (*title).to_owned()).collect()] }
+        Self { rows: vec![(titles.iter().map(|title| (*title).to_owned()).collect(), String::new())] }
     }
 
     /// One row more.
     pub fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        self.noted(cells, "");
+    }
+
+    /// One row more, with a note behind it.
+    pub fn noted(&mut self, cells: Vec<String>, note: &str) {
+        self.rows.push((cells, note.to_owned()));
     }
 
     /// Its text.
     pub fn text(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width =
-            |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        let columns = self.rows.iter().map(|(row, _)| row.len()).max().unwrap_or(0);
+        let cells = |column: usize| self.rows.iter().filter_map(move |(row, _)| row.get(column));
+        let width = |column: usize| cells(column).map(|cell| cell.chars().count()).max();
         let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
         let mut text = String::new();
-        for row in &self.rows {
+        for (row, note) in &self.rows {
             let mut line = String::new();
             for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
                 // Writing to a string does not fail.
                 let _ = if column == 0 { write!(line, "{cell:<width$}") } else { write!(line, "  {cell:>width$}") };
             }
+            // Writing to a string does not fail.
+            let _ = write!(line, "  {note}");
             text.push_str(line.trim_end());
             text.push('\n');
         }
@@ -91,10 +98,12 @@ mod tests {
         let mut table = Table::new(&["tool", "ns", "%"]);
         table.row(vec!["floor".to_owned(), "1,400".to_owned(), "-".to_owned()]);
         table.row(vec!["skbtrace".to_owned(), "3".to_owned(), "99.8".to_owned()]);
+        table.noted(vec!["pwru".to_owned(), "-".to_owned(), "-".to_owned()], "not here");
         insta::assert_snapshot!(table.text(), @r"
         tool         ns     %
         floor     1,400     -
         skbtrace      3  99.8
+        pwru          -     -  not here
         ");
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::command::command;
-use super::count::{Told, count};
+use super::count::{Told, count, losses, told_lost};
 use super::plan::{FUNCTIONS, Programs, Tool};
 use super::sample::Program;
-use super::{process, programs};
+use super::{hits, process, programs};
 
 /// How long a tool may take to get ready, and to end.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -34,6 +34,9 @@ const LOOK: Duration = Duration::from_millis(20);
 const QUIET: Duration = Duration::from_millis(700);
 const SETTLE: Duration = Duration::from_secs(60);
 
+/// So much of what it prints is kept, bytes: enough to see whether its events are counted as they are.
+const KEPT: usize = 64 << 10;
+
 /// What skbtrace says when it traces.
 const READY: &str = " hops traced by ";
 
@@ -42,13 +45,14 @@ const READY: &str = " hops traced by ";
 struct Heard {
     events: AtomicU64,
     compared: AtomicU64,
+    lost: AtomicU64,
     ready: AtomicBool,
 }
 
 /// Sums up to a moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sums {
-    /// Runs of its programs, and of those the ones at the compared functions.
+    /// Runs of its programs, and the hits at the compared functions that it should have told.
     pub hits: u64,
     /// See `hits`.
     pub compared_hits: u64,
@@ -68,10 +72,21 @@ pub struct Tracer {
     child: Reaped,
     heard: Arc<Heard>,
     last_line: JoinHandle<String>,
+    complaints: JoinHandle<()>,
     /// Programs that are not its own.
     others: BTreeSet<u32>,
     /// Seconds that it took to trace.
     pub ready_s: f64,
+}
+
+/// What is left of a tool that has ended.
+pub struct Ended {
+    /// Seconds from the signal until it and its probes were gone.
+    pub detach_s: f64,
+    /// The last line that it printed.
+    pub last_line: String,
+    /// How many events it lost, by its own account; none where it gives none.
+    pub lost: Option<u64>,
 }
 
 /// A process that does not outlive us.
@@ -87,7 +102,7 @@ impl Drop for Reaped {
 
 impl Tracer {
     /// Starts it on the traffic of an interface and waits until it traces; none where nobody traces. What it complains about goes
-    /// to the file.
+    /// to the file, and the beginning of what it prints to one beside it.
     ///
     /// # Errors
     /// Where it ends, or does not get ready.
@@ -103,17 +118,19 @@ impl Tracer {
         let stdout = child.0.stdout.take().context("no output")?;
         let stderr = child.0.stderr.take().context("no output")?;
         let shared = Arc::clone(&heard);
-        let last_line = thread::spawn(move || listen(tool, stdout, &shared));
+        let beginning = File::create(complaints.with_extension("stdout"))?;
+        let last_line = thread::spawn(move || listen(tool, stdout, &shared, beginning));
         let shared = Arc::clone(&heard);
         let mut file = File::create(complaints)?;
-        thread::spawn(move || {
+        let complaints = thread::spawn(move || {
             each_line(stderr, |line| {
                 // Whatever cannot be kept of them: nothing rests on it.
                 let _ = writeln!(file, "{line}");
                 shared.ready.fetch_or(line.contains(READY), Ordering::Relaxed);
+                shared.lost.fetch_add(told_lost(line), Ordering::Relaxed);
             });
         });
-        let mut tracer = Self { tool, child, heard, last_line, others, ready_s: 0.0 };
+        let mut tracer = Self { tool, child, heard, last_line, complaints, others, ready_s: 0.0 };
         loop {
             if let Some(status) = tracer.child.0.try_wait()? {
                 bail!("{tool} ended before it traced: {status}");
@@ -137,11 +154,9 @@ impl Tracer {
         for program in self.programs()? {
             sums.hits += program.run_count;
             sums.run_time_ns += program.run_time_ns;
-            // Of the others every program is at one of the functions, whatever it is called.
-            if !self.tool.is_skbtrace() || programs::is_compared(&program.name) {
-                sums.compared_hits += program.run_count;
-            }
         }
+        // Of the others every program is at one of the functions, whatever it is called.
+        sums.compared_hits = if self.tool.is_skbtrace() { hits::compared()? } else { sums.hits };
         sums.delivered = self.heard.events.load(Ordering::Relaxed);
         sums.compared_delivered = self.heard.compared.load(Ordering::Relaxed);
         Ok(sums)
@@ -177,7 +192,7 @@ impl Tracer {
     ///
     /// # Errors
     /// Where it does not end, or its probes stay.
-    pub fn stop(mut self) -> Result<(f64, String)> {
+    pub fn stop(mut self) -> Result<Ended> {
         let start = Instant::now();
         kill(Pid::from_raw(i32::try_from(self.pid())?), Signal::SIGINT)?;
         while self.child.0.try_wait()?.is_none() {
@@ -185,15 +200,28 @@ impl Tracer {
             thread::sleep(LOOK / 4);
         }
         free(start).with_context(|| format!("{} has left probes behind", self.tool))?;
-        let seconds = start.elapsed().as_secs_f64();
-        Ok((seconds, self.last_line.join().unwrap_or_default()))
+        let detach_s = start.elapsed().as_secs_f64();
+        let last_line = self.last_line.join().unwrap_or_default();
+        // One that panicked has heard of no loss.
+        let _ = self.complaints.join();
+        let lost = match self.tool {
+            Tool::Skbtrace | Tool::SkbtraceNoVerify => Some(losses(&last_line).values().sum()),
+            Tool::Bpftrace | Tool::BpftraceStack => Some(self.heard.lost.load(Ordering::Relaxed)),
+            _ => None,
+        };
+        Ok(Ended { detach_s, last_line, lost })
     }
 }
 
-/// Counts what it prints, and returns the last line.
-fn listen(tool: Tool, stdout: impl Read, heard: &Heard) -> String {
-    let mut last = String::new();
+/// Counts what it prints, keeps the beginning, and returns the last line.
+fn listen(tool: Tool, stdout: impl Read, heard: &Heard, mut beginning: impl Write) -> String {
+    let (mut last, mut kept) = (String::new(), 0);
     each_line(stdout, |line| {
+        if kept < KEPT {
+            // As above.
+            let _ = writeln!(beginning, "{line}");
+            kept += line.len();
+        }
         match count(tool, line) {
             Told::More(events, compared) => {
                 heard.events.fetch_add(events, Ordering::Relaxed);
@@ -205,6 +233,7 @@ fn listen(tool: Tool, stdout: impl Read, heard: &Heard) -> String {
             }
         }
         heard.ready.fetch_or(line.contains(READY), Ordering::Relaxed);
+        heard.lost.fetch_add(told_lost(line), Ordering::Relaxed);
         line.clone_into(&mut last);
     });
     last
@@ -243,7 +272,7 @@ fn is_in(list: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Heard, is_in, listen};
+    use super::{Heard, KEPT, is_in, listen};
     use crate::bench::plan::Tool;
     use std::sync::atomic::Ordering;
 
@@ -258,10 +287,18 @@ mod tests {
     fn output_is_counted_and_its_last_line_kept() {
         let heard = Heard::default();
         let output = "Attaching 6 probes...\nip_rcv skb=1 len=84 dev=a\nveth_xmit skb=2 len=84 dev=b";
-        assert_eq!(listen(Tool::Bpftrace, output.as_bytes(), &heard), output.lines().last().unwrap());
+        let mut kept = Vec::new();
+        assert_eq!(listen(Tool::Bpftrace, output.as_bytes(), &heard, &mut kept), output.lines().last().unwrap());
+        assert_eq!(String::from_utf8(kept).unwrap().trim_end(), output);
         assert_eq!(heard.events.load(Ordering::Relaxed), 2);
+        assert_eq!(heard.lost.load(Ordering::Relaxed), 0);
+        listen(Tool::Bpftrace, b"Lost 1918 events\nLost 2 events\n".as_slice(), &heard, std::io::sink());
+        assert_eq!((heard.events.load(Ordering::Relaxed), heard.lost.load(Ordering::Relaxed)), (2, 1920));
         let output = "events 5\nevents 9\n";
-        assert_eq!(listen(Tool::Floor, output.as_bytes(), &heard), "events 9");
+        let mut kept = Vec::new();
+        let long = "events 5\n".repeat(KEPT) + output;
+        assert_eq!(listen(Tool::Floor, long.as_bytes(), &heard, &mut kept), "events 9");
+        assert!(kept.len() > KEPT && kept.len() < 2 * KEPT, "{}", kept.len());
         assert_eq!(heard.events.load(Ordering::Relaxed), 9);
     }
 }

@@ -1,17 +1,20 @@
 //! The traffic: paced datagrams that `skbtrace lab traffic` sends and counts, and iperf3's for what gets through at most.
 
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::network::{CLIENT, SERVER};
 use super::sample::Throughput;
 use crate::tools;
+
+/// How long the server may be busy with a client that has ended.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What came of paced datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -56,7 +59,7 @@ impl Iperf {
             }
             thread::sleep(Duration::from_millis(100));
         }
-        anyhow::bail!("iperf3 does not listen in {}", SERVER.0)
+        bail!("iperf3 does not listen in {}", SERVER.0)
     }
 
     /// What gets through, each for so many seconds.
@@ -64,9 +67,8 @@ impl Iperf {
     /// # Errors
     /// Where iperf3 fails.
     pub fn throughput(&self, seconds: u64) -> Result<Throughput> {
-        let udp = client(seconds, &["--udp", "--bandwidth", "0", "--length", "1000"])?;
-        let tcp = client(seconds, &[])?;
-        let ((udp_sent_mbit, udp_mbit), (_, tcp_mbit)) = (sent_and_received(&udp)?, sent_and_received(&tcp)?);
+        let (udp_sent_mbit, udp_mbit) = client(seconds, &["--udp", "--bandwidth", "0", "--length", "1000"])?;
+        let (_, tcp_mbit) = client(seconds, &[])?;
         Ok(Throughput { udp_mbit, udp_sent_mbit, tcp_mbit })
     }
 }
@@ -79,17 +81,28 @@ impl Drop for Iperf {
     }
 }
 
-fn client(seconds: u64, more: &[&str]) -> Result<Output> {
+/// Sent and received.
+fn client(seconds: u64, more: &[&str]) -> Result<(f64, f64)> {
     let mut command = tools::command("ip")?;
     command.args(["netns", "exec", CLIENT, "iperf3", "--json", "--client", SERVER.1, "--time", &seconds.to_string()]);
-    let done = command.args(more).stdin(Stdio::null()).output()?;
-    ensure!(done.status.success(), "iperf3: {}", tools::said(&done));
-    Ok(done)
+    command.args(more).stdin(Stdio::null());
+    let start = Instant::now();
+    loop {
+        let done = command.output()?;
+        // It may print its error as JSON, and then end as if there were none.
+        let report: Value =
+            serde_json::from_slice(&done.stdout).with_context(|| format!("iperf3: {}", tools::said(&done)))?;
+        match mbits(&report) {
+            Some(measured) => return Ok(measured),
+            // The server takes a while to be done with the client before, who does not wait for that.
+            None if is_busy(&report) && start.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(200)),
+            None => bail!("iperf3 says nothing of what came: {}", tools::said(&done)),
+        }
+    }
 }
 
-fn sent_and_received(done: &Output) -> Result<(f64, f64)> {
-    let report: Value = serde_json::from_slice(&done.stdout).context("iperf3 prints no JSON")?;
-    mbits(&report).with_context(|| format!("iperf3 says nothing of what came: {}", tools::said(done)))
+fn is_busy(report: &Value) -> bool {
+    report.get("error").and_then(Value::as_str).is_some_and(|error| error.contains("server is busy"))
 }
 
 /// Sent and received. Of UDP what was received is what was sent without what the receiver has missed.
@@ -106,7 +119,7 @@ fn mbits(report: &Value) -> Option<(f64, f64)> {
 mod tests {
     use serde_json::json;
 
-    use super::{Traffic, mbits};
+    use super::{Traffic, is_busy, mbits};
 
     #[test]
     fn what_was_sent_and_never_came_is_no_throughput() {
@@ -116,6 +129,14 @@ mod tests {
             json!({ "end": { "sum_sent": { "bits_per_second": 9e6 }, "sum_received": { "bits_per_second": 7e6 } } });
         assert_eq!(mbits(&tcp), Some((9.0, 7.0)));
         assert_eq!(mbits(&json!({ "error": "unable to connect" })), None);
+    }
+
+    #[test]
+    fn a_busy_server_is_told_from_one_that_is_not_there() {
+        let busy = json!({ "start": { "connected": [] }, "intervals": [], "end": {},
+            "error": "the server is busy running a test. try again later" });
+        assert!(is_busy(&busy) && mbits(&busy).is_none());
+        assert!(!is_busy(&json!({ "error": "unable to connect to server: Connection refused" })));
     }
 
     #[test]
