@@ -4,7 +4,7 @@
 //! Of each range of memory the kernel lists two segments there (fs/proc/kcore.c): the memory itself, with its physical address,
 //! and the part of the array of `struct page` that describes it, cut to whole pages. The second is not marked as what it is.
 //! It is known by its size, which follows from the first's: what fits a large range exactly is taken for it, and nothing where two
-//! segments do.
+//! segments do, or where another range's structs would then be at no segment.
 
 use std::{fs::File, io, os::unix::fs::FileExt as _};
 
@@ -76,8 +76,9 @@ pub(super) fn bases(segments: &[Segment], page_struct: u64) -> Option<Bases> {
     // Of a small range the part could be as large as something else.
     let mut memory: Vec<_> = segments.iter().filter(|it| it.physical != NO_ADDRESS && it.size >= LARGE).collect();
     memory.sort_by_key(|it| std::cmp::Reverse(it.size));
-    // A range that begins in a page of structs that is listed before has none.
-    let vmemmap = memory.iter().find_map(|it| array(segments, it, page_struct))?;
+    // A range that begins in a page of structs that is listed before has none, and another's may be as large.
+    let mut arrays = memory.iter().filter_map(|it| array(segments, it, page_struct));
+    let vmemmap = arrays.find(|array| describes_all(segments, *array, page_struct))?;
     // The kernel's own text is listed too, at another distance; it is never the largest, for it lies in memory.
     let largest = memory.first()?;
     Some(Bases { vmemmap, page_offset: largest.address.wrapping_sub(largest.physical) })
@@ -92,6 +93,16 @@ fn array(segments: &[Segment], memory: &Segment, page_struct: u64) -> Option<u64
     let mut parts = segments.iter().filter(|it| it.physical == NO_ADDRESS && it.size == end - begin);
     let (part, second) = (parts.next()?, parts.next());
     second.is_none().then(|| part.address.wrapping_sub(begin))
+}
+
+/// Whether every range of memory has its first struct in a segment, if the array of `struct page` begins here.
+fn describes_all(segments: &[Segment], array: u64, page_struct: u64) -> bool {
+    let (memory, others): (Vec<&Segment>, Vec<&Segment>) = segments.iter().partition(|it| it.physical != NO_ADDRESS);
+    memory.iter().all(|range| {
+        let first =
+            (range.physical / range.page.max(1)).checked_mul(page_struct).map(|offset| array.wrapping_add(offset));
+        first.is_some_and(|first| others.iter().any(|it| first.wrapping_sub(it.address) < it.size))
+    })
 }
 
 #[cfg(test)]
@@ -159,6 +170,14 @@ mod tests {
             page_offset: 0xfff0_0000_0000_0000_u64.wrapping_sub(0x8000_0000),
         };
         assert_eq!(bases(&listed(&[(first, 0x4000)], is, 65_536, 64), 64), Some(is));
+    }
+
+    #[test]
+    fn a_range_whose_structs_are_listed_with_anothers_is_not_taken_for_one_as_large() {
+        let is = Bases { vmemmap: 0xffff_ea00_0000_0000, page_offset: 0xffff_8880_0000_0000 };
+        // The last begins where the one before it ends, amid a page of structs, and as many pages describe it as the first.
+        let memory = [(852, 191_709), (193_676, 42_551), (236_757, 2860), (239_617, 192_512)];
+        assert_eq!(bases(&listed(&memory, is, 65_536, 64), 64), Some(is));
     }
 
     proptest! {
