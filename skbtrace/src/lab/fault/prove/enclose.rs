@@ -10,7 +10,7 @@ use skbtrace_common::HopId;
 
 use super::judge::Found;
 use crate::{
-    hops::{Backend, Role, hop},
+    hops::{Backend, Role, hop, named},
     lab::{
         End, Layout,
         fault::{Class, Span, Verdict},
@@ -104,8 +104,8 @@ impl Way {
         let mut stops = Vec::new();
         for hop in hops {
             device = hop["device"]["name"].as_str().unwrap_or(device);
-            let id = HopId::ALL.iter().find(|id| Some(id.name()) == hop["hop"].as_str());
-            let point = id.and_then(|id| self.point(*id, device));
+            let id = hop["hop"].as_str().and_then(named);
+            let point = id.and_then(|id| self.point(id, device));
             stops.extend(point.map(|point| Stop { point, device: device.to_owned() }));
         }
         stops
