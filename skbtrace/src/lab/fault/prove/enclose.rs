@@ -147,7 +147,8 @@ fn lies_about(found: &Found, (first, last): (Point, Point), expected: &Verdict, 
     // A payload that changed has changed between two hops that look at it.
     let looks = |stop: &&Stop| expected.class != Class::Garbled || hop(stop.point.hop).looks_at_payload();
     let points = || stops.iter().filter(looks).map(|stop| stop.point);
-    let before = points().filter(|point| *point <= first).max();
+    // At the sender's device the row may begin before the first hop that there is.
+    let before = points().filter(|point| *point <= first).max().or_else(|| points().min());
     let behind = points().filter(|point| *point >= last).min();
     let Some((before, behind)) = before.zip(behind) else { return false };
     let within = || stops.iter().filter(looks).filter(|stop| (before..=behind).contains(&stop.point));

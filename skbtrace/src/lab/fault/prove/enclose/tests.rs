@@ -134,6 +134,14 @@ fn a_program_of_a_veth_writes_between_what_sends_to_it_and_its_gro() {
 }
 
 #[test]
+fn a_queue_of_the_senders_device_is_behind_the_first_hop_that_there_is() {
+    let at = |from, to, device| is_right("sendfile-rewrite", &BRIDGED, (from, Some(to), device));
+    assert!(at("net_dev_queue", "net_dev_start_xmit", "calmveth2"));
+    assert!(!at("netif_receive_skb", "net_dev_queue", "calmveth2_peer"));
+    assert!(!at("net_dev_queue", "netif_receive_skb", "calmveth2"));
+}
+
+#[test]
 fn what_ends_is_seen_last_before_its_end() {
     // On a port that the packet has not come to, as far as is seen.
     let ends = |fault, seen: usize, from, device| is_right(fault, &BRIDGED[..seen], (from, None, device));
