@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use skbtrace_common::{EventFlags, HopId};
+use skbtrace_common::{Context, EventFlags, HopId};
 
 use super::flow::tcp_flag;
 use super::open::Open;
@@ -175,6 +175,9 @@ pub(super) fn judge(open: &Open, closing: Closing, options: &StitchOptions) -> O
     if let Some(step) = steps.iter().find(|step| step.is_nested()) {
         causes.push(Cause::ProbesMissed { at: step.hop });
     }
+    if let Some(end) = steps.last().filter(|_| !options.tcp_ends_unseen && is_reader_missed(steps)) {
+        causes.push(Cause::ProbesMissed { at: end.hop });
+    }
     let taken = |waits| options.tcp_ends_unseen.then(|| taken::outcome(steps, waits)).flatten();
     let seen = match closing {
         Closing::End if options.tcp_ends_unseen && !open.has_branches() => {
@@ -329,6 +332,18 @@ fn was_read(last: &Step, end: &Step) -> bool {
     last.hop == HopId::UdpEnqueueScheduleSkb
         && matches!(end.hop, HopId::ConsumeSkb | HopId::SkbAttemptDeferFree)
         && end.process().is_some()
+}
+
+/// Whether a datagram was queued and then used up by no process. Nobody but its reader lets go of one in good order
+/// (net/ipv4/udp.c, skb_consume_udp); from 6.18 on it leaves the freeing to another CPU, which is seen although the reader was on
+/// a CPU that skipped its probes: a task with a map in hand may be preempted there.
+fn is_reader_missed(steps: &[Step]) -> bool {
+    let Some((end, path)) = steps.split_last() else { return false };
+    let is_in_place = |step: &&Step| step.role().is_place() || step.role() == Role::Copy;
+    let last = path.iter().rev().find(is_in_place);
+    last.is_some_and(|last| last.hop == HopId::UdpEnqueueScheduleSkb)
+        && end.hop == HopId::ConsumeSkb
+        && end.context().is_some_and(|context| context != Context::PROCESS)
 }
 
 fn delivered(steps: &[Step], how: How, at: &Step) -> Outcome {

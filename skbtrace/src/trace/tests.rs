@@ -192,7 +192,9 @@ fn a_datagram_that_a_process_consumes_was_read_by_it() {
     assert!(
         matches!(packets[0].outcome, Outcome::Delivered { how: How::Copied, process: Some(p), .. } if p.pid == 401)
     );
-    assert!(matches!(packets[1].outcome, Outcome::Delivered { how: How::Queued, process: None, .. }));
+    // Who let go of it was not seen, so that others may not have been.
+    let Outcome::Incomplete { causes, .. } = &packets[1].outcome else { panic!("{:?}", packets[1].outcome) };
+    assert_eq!(causes[..], [Cause::ProbesMissed { at: HopId::ConsumeSkb }]);
 }
 
 #[test]
