@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::support::{
     lab::Lab,
-    machine::{assert_nothing_attached, ours, sh},
+    machine::{assert_nothing_attached, attaches_together, ours, sh},
     tracer::{PROGRAM, Tracer},
 };
 
@@ -89,7 +89,8 @@ fn what_stands_in_the_way_is_found() {
     assert_eq!(found("warning", "device", "MTU of calmveth1 is 9000, that of its other end"), 1, "{rows:#}");
     assert_eq!(found("note", "tc filter", "calmveth1_peer: "), 1, "{rows:#}");
     assert_eq!(found("note", "socket", "tcpdump["), 1, "{rows:#}");
-    // The trace that goes on, by its programs: what attaches them together is in no list of kprobes.
     assert_eq!(found("note", "other tracers", "BPF programs"), 1, "{rows:#}");
+    // Functions that are attached together are in no list of kprobes.
+    assert_eq!(found("note", "other tracers", "kprobes"), usize::from(!attaches_together()), "{rows:#}");
     assert_nothing_attached();
 }

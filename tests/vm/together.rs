@@ -7,7 +7,7 @@ use skbtrace_common::HopId;
 
 use crate::support::{
     lab::Lab,
-    machine::{assert_nothing_attached, kernel, sh},
+    machine::{assert_nothing_attached, attaches_together, sh},
     model::Trace,
     tracer::{Done, Tracer},
     traffic::lab_exchange,
@@ -15,15 +15,6 @@ use crate::support::{
 
 /// A hop on the way of every packet over the lab's bridge.
 const HOP: &str = "__br_forward";
-
-/// Whether this kernel is one that attaches functions together and loses none without counting it.
-fn is_offered() -> bool {
-    match kernel().as_str() {
-        "5.10" | "6.1" | "6.18" => false,
-        "6.12" | "7.3" => true,
-        other => panic!("who knows whether {other} does: say so here"),
-    }
-}
 
 /// To what a process has attached its programs.
 #[derive(Debug, PartialEq, Eq)]
@@ -111,7 +102,7 @@ fn one_link_is_all_that_it_takes() {
     let (trace, attached, done) = exchange();
     assert!(!done.stderr.contains("by itself"), "{done:#?}");
     let books = done.stdout.contains("\"hop\":\"kprobe.multi\"");
-    if !is_offered() {
+    if !attaches_together() {
         assert_eq!((attached.together, books), (0, false));
         assert!(attached.alone > 40, "{attached:?}");
         return;
@@ -135,7 +126,7 @@ fn one_link_is_all_that_it_takes() {
 #[test]
 #[ignore = "needs a kernel with kprobes, as root: run by cargo xtask test"]
 fn a_function_that_cannot_be_together_with_others_is_attached_by_itself() {
-    if !is_offered() {
+    if !attaches_together() {
         return;
     }
     let _lab = Lab::up("bridge");

@@ -120,10 +120,10 @@ impl Run {
         let losses = self.losses().map_err(|error| Why::Failed(error.to_string()))?;
         let now_ns = now_ns();
         let is_behind = self.drain()? == BATCH;
-        let stitcher = self.session.stitcher();
-        let crowded = stitcher.open_packets() > self.max_open / 2;
+        let has_taken = |session: &Session| !is_behind && session.stitcher().has_taken(now_ns);
+        let is_crowded = !is_behind && self.session.stitcher().open_packets() > self.max_open / 2;
         // Any other tick changes nothing that is printed.
-        let mut tells = losses != self.told || crowded || stitcher.has_taken(now_ns) && !is_behind;
+        let mut tells = losses != self.told || is_crowded || has_taken(&self.session);
         self.told = losses;
         loop {
             if tells {
@@ -133,8 +133,8 @@ impl Run {
             let count = self.session.tick(now_ns, losses, is_behind, &self.names).map_err(Why::from_write)?;
             count_down(&mut self.left, count)?;
             // Each tick ends one of these.
-            tells = self.session.stitcher().has_taken(now_ns);
-            if is_behind || !tells {
+            tells = has_taken(&self.session);
+            if !tells {
                 return Ok(());
             }
         }

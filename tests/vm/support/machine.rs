@@ -45,6 +45,15 @@ pub fn kernel() -> String {
     std::env::var("SKBTRACE_VM_KERNEL").unwrap()
 }
 
+/// Whether this kernel is one that attaches functions together and loses none without counting it.
+pub fn attaches_together() -> bool {
+    match kernel().as_str() {
+        "5.10" | "6.1" | "6.18" => false,
+        "6.12" | "7.3" => true,
+        other => panic!("who knows whether {other} does: say so here"),
+    }
+}
+
 /// Runs a program that must succeed, and returns its standard output.
 pub fn sh(line: &str) -> String {
     let Output { status, stdout, stderr } = Command::new("sh").args(["-c", line]).output().unwrap();
