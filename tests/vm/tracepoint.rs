@@ -4,6 +4,7 @@
 mod branches;
 mod ends;
 mod filter;
+mod gallery;
 mod path;
 mod recording;
 mod strangers;

@@ -21,6 +21,9 @@ pub struct Args {
     /// All the named faults at once.
     #[arg(long, requires = "faults")]
     together: bool,
+    /// What to trace by: the best that works there, or this.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "kprobe", "tracepoint"])]
+    backend: String,
     /// Only these faults.
     faults: Vec<String>,
 }
@@ -37,6 +40,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     for kernel in &args.kernel {
         let mut words = vec![skbtrace.clone().into_os_string()];
         words.extend(["lab", "fault", "prove"].map(Into::into));
+        words.extend(["--backend".into(), args.backend.clone().into()]);
         words.extend(args.together.then(|| "--together".into()));
         words.extend(args.faults.iter().map(Into::into));
         let job = vm::Job { words, stream: true, ..vm::Job::default() };

@@ -1,5 +1,6 @@
 //! The command line: a file per subcommand. Each says what is to be done; the library does it.
 
+mod backend;
 mod doctor;
 mod flow;
 mod hops;

@@ -5,10 +5,10 @@ use std::{num::NonZeroU64, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
+use super::backend::BackendArgs;
 use super::flow::FlowArgs;
 use super::look::LookArgs;
 use crate::filter::{CompileError, Expression, FilterError};
-use crate::hops::Backend;
 use crate::run::{self, Format, Options, RecordOptions, Why};
 use crate::verdict::Class;
 
@@ -43,9 +43,8 @@ pub struct Args {
     /// Look for the interface in this netns only: a name, `init`, pid:N, or a path
     #[arg(long, value_name = "NETNS")]
     netns: Option<String>,
-    /// What to trace by [default: kprobes, or raw tracepoints where there are none]
-    #[arg(long, value_name = "BACKEND", default_value = "auto", hide_default_value = true)]
-    backend: BackendChoice,
+    #[command(flatten)]
+    backend: BackendArgs,
     /// Stop after this many packets
     #[arg(short = 'n', long, value_name = "N")]
     count: Option<NonZeroU64>,
@@ -108,17 +107,6 @@ enum Kind {
     Any,
     /// A part of its path was not seen, or events were lost
     Incomplete,
-}
-
-/// A backend, or the best that works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum BackendChoice {
-    /// The best that works here, said in a line
-    Auto,
-    /// kprobes, and raw tracepoints where they say as much
-    Kprobe,
-    /// Raw tracepoints alone: fewer hops, and any kernel will do, locked down or without kprobes
-    Tracepoint,
 }
 
 /// Runs it.
@@ -186,11 +174,7 @@ fn resolve(args: Args, expression: Option<Expression>) -> Result<Options> {
         netns: args.netns,
         count: args.count,
         timeout: args.timeout,
-        backend: match args.backend {
-            BackendChoice::Auto => None,
-            BackendChoice::Kprobe => Some(Backend::Kprobe),
-            BackendChoice::Tracepoint => Some(Backend::Tracepoint),
-        },
+        backend: args.backend.named(),
         filter,
         expression,
         slow: args.slow,

@@ -15,6 +15,12 @@ pub fn hop(id: HopId) -> &'static Hop {
     &CATALOGUE[id as usize]
 }
 
+/// The hop of this name, if there is one.
+#[must_use]
+pub fn named(name: &str) -> Option<HopId> {
+    HopId::ALL.iter().copied().find(|id| id.name() == name)
+}
+
 /// Every hop, in the order of [`HopId`].
 pub static CATALOGUE: [Hop; skbtrace_common::HOP_COUNT] = [
     Hop {

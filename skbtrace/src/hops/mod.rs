@@ -4,6 +4,6 @@ mod catalogue;
 mod plan;
 mod row;
 
-pub use catalogue::{CATALOGUE, hop};
+pub use catalogue::{CATALOGUE, hop, named};
 pub use plan::{Fate, Plan, Row};
 pub use row::{Backend, DeviceAt, Hop, Probe, Role, SkbAt};

@@ -1,6 +1,6 @@
 //! The plan: catalogue × host → which hops are attached, and for each one that is not, why.
 
-use skbtrace_common::{HOP_COUNT, HopArgs, HopId, NO_ARG, Source, hop_flags};
+use skbtrace_common::{HOP_COUNT, HopArgs, NO_ARG, Source, hop_flags};
 
 use super::catalogue::CATALOGUE;
 use super::row::{Backend, DeviceAt, Hop, Probe, Role};
@@ -164,12 +164,7 @@ fn args(hop: &Hop, params: Option<&[Param]>) -> HopArgs {
         Role::Copy | Role::Work | Role::Split | Role::Merge => flags |= hop_flags::TRACKED_ONLY,
         _ => {}
     }
-    // Not where it is already known from the hop before, nor where the headers that lead to it are still to come.
-    let template = flags & hop_flags::TEMPLATE != 0;
-    let seen_elsewhere = matches!(hop.role, Role::End | Role::Work | Role::Merge | Role::Output) && !template;
-    // TCP's takes part in no chain of programs: a softirq may interrupt it.
-    let interruptible = hop.id == HopId::TcpProbe;
-    if !seen_elsewhere && !interruptible {
+    if hop.looks_at_payload() {
         flags |= hop_flags::PAYLOAD;
     }
     let tracepoint = hop.probe == Probe::Tracepoint;

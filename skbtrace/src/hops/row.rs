@@ -1,6 +1,7 @@
 //! What a row of the catalogue says: how a hop is traced, what happens there, and where its arguments are.
 
-use skbtrace_common::HopId;
+use serde::{Serialize, Serializer};
+use skbtrace_common::{HopId, hop_flags};
 
 /// How a hop is traced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,23 @@ pub enum Backend {
     Kprobe,
     /// Raw tracepoints alone: fewer hops, and a kernel without kprobes, or that forbids them, will do
     Tracepoint,
+}
+
+impl Backend {
+    /// Its name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Backend::Kprobe => "kprobe",
+            Backend::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+impl Serialize for Backend {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
 /// What happens to the packet at a hop: what the stitching of timelines and the verdicts rest on.
@@ -156,6 +174,17 @@ impl Hop {
     #[must_use]
     pub fn is_of(&self, backend: Backend) -> bool {
         self.only.is_none_or(|only| only == backend)
+    }
+
+    /// Whether the payload is compared at this hop. Not where it is already known from the hop before, nor where the headers that
+    /// lead to it are still to come.
+    #[must_use]
+    pub fn looks_at_payload(&self) -> bool {
+        let template = self.flags & hop_flags::TEMPLATE != 0;
+        let seen_elsewhere = matches!(self.role, Role::End | Role::Work | Role::Merge | Role::Output) && !template;
+        // TCP's takes part in no chain of programs: a softirq may interrupt it.
+        let interruptible = self.id == HopId::TcpProbe;
+        !seen_elsewhere && !interruptible
     }
 
     pub(super) const fn function(id: HopId, role: Role, arg: u8, teaches: &'static str) -> Hop {

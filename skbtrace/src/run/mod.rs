@@ -125,7 +125,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     let topology = Topology::read()?;
     let target = topology.find(&options.iface, options.netns.as_deref())?.key;
     let segment = topology.segment(target);
-    let (backend, why) = backend(options.backend, kprobes_offered(&host.privileges))?;
+    let (backend, why) = backend(options.backend, &host)?;
     let mut plan = Plan::for_host(&host, backend);
     let mut progress = Progress::new("attaching hops");
     let expression = options.expression.as_ref();
@@ -205,8 +205,11 @@ pub async fn run(options: &Options) -> Result<Report> {
 }
 
 /// The backend to use and, where it is not the better one, why.
-fn backend(wanted: Option<Backend>, kprobes: Result<(), &str>) -> Result<(Backend, Option<String>)> {
-    match (wanted, kprobes) {
+///
+/// # Errors
+/// When kprobes are wanted and cannot be had.
+pub fn backend(wanted: Option<Backend>, host: &Host) -> Result<(Backend, Option<String>)> {
+    match (wanted, kprobes_offered(&host.privileges)) {
         (Some(Backend::Tracepoint), _) => Ok((Backend::Tracepoint, None)),
         (None | Some(Backend::Kprobe), Ok(())) => Ok((Backend::Kprobe, None)),
         (None, Err(cause)) => Ok((

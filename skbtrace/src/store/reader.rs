@@ -13,6 +13,7 @@ use super::pcapng::{
     options, u32_at,
 };
 use super::{EVENT_TAG, RECORD_TAG};
+use crate::hops;
 use crate::name::{printable, still_printable};
 use crate::trace::{DIGEST_SIZE, EVENT_SIZE, decode};
 
@@ -274,8 +275,7 @@ impl<R: Read> Reader<R> {
     }
 
     fn hops_of(&self, start: &Start) -> Result<Vec<HopId>, ReadError> {
-        let hop = |name: &String| HopId::ALL.iter().copied().find(|hop| hop.name() == name);
-        let known: Option<Vec<HopId>> = start.hops.iter().map(hop).collect();
+        let known: Option<Vec<HopId>> = start.hops.iter().map(|name| hops::named(name)).collect();
         known.ok_or_else(|| ReadError::Version { tool: start.tool.clone(), version: u64::from(start.version) })
     }
 

@@ -114,18 +114,27 @@ impl Open {
 
     /// Whether an XDP program got it in other memory: its end is then that of the memory alone. Where the compiler has left
     /// nothing of the veth's poll to be a hop (5.10), that is behind the crossing: nobody else uses up what is in a veth's ring.
-    pub(super) fn is_handed_over(&self) -> bool {
+    /// By tracepoints it may be so wherever a device has sent it.
+    pub(super) fn is_handed_over(&self, by_tracepoints: bool) -> bool {
         let [.., last, end] = &self.steps[..] else { return false };
-        let is_polled = last.hop == HopId::VethXdpRcvSkb || (last.hop == HopId::DevForwardSkb && end.missing == 0);
+        let is_polled = match last.hop {
+            HopId::VethXdpRcvSkb => true,
+            HopId::DevForwardSkb => end.missing == 0,
+            HopId::NetDevStartXmit => by_tracepoints && end.missing == 0,
+            _ => false,
+        };
         is_polled && end.hop == HopId::ConsumeSkb
     }
 
     /// Whether an event is of this packet in other memory, right where it was.
     pub(super) fn goes_on_as(&self, hop_id: HopId, event: &Event) -> bool {
-        // What has crossed is at the other end.
-        let place = |step: &Step| if step.role() == Role::Cross { step.second_device() } else { step.device() };
-        let here = self.last_place().and_then(place);
-        here == device(event) && self.identity.is_copied_to(hop_id, event)
+        // What has crossed is at the other end. By tracepoints that is not known of what was sent: there it is received.
+        let is_here = |step: &Step| match step.role() {
+            Role::Cross => step.second_device() == device(event),
+            _ if step.hop == HopId::NetDevStartXmit && hop_id == HopId::NapiGroReceiveEntry => true,
+            _ => step.device() == device(event),
+        };
+        self.last_place().is_some_and(is_here) && self.identity.is_copied_to(hop_id, event)
     }
 
     /// Whether it was the last fragment to come, by its end: the datagram goes on in its `sk_buff`, which has lost its old self.

@@ -144,7 +144,9 @@ impl Stitcher {
         if is_end(hop_id, event) {
             match self.open.get(&key) {
                 // What this CPU does next tells whether it goes on.
-                Some(open) if open.is_handed_over() => drop(self.handed_over.insert(event.cpu, key)),
+                Some(open) if open.is_handed_over(self.options.tcp_ends_unseen) => {
+                    self.handed_over.insert(event.cpu, key);
+                }
                 // The datagram goes on under this address, if there is a hop that sees it.
                 Some(open) if open.is_made_whole() => {}
                 _ => self.close(key, Closing::End, sink),

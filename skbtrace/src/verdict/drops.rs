@@ -189,7 +189,10 @@ impl Ending<'_> {
         }
         let wanted = self.packet.flow.is_some_and(|flow| !is_many(flow.dst)) && !self.path.iter().any(went_to_many);
         // A frame for others, on a device that listens to all, is nobody's fault unless it was sent here.
-        let sent_here = self.path.first().is_some_and(|step| step.role().is_origin() || step.role() == Role::Netfilter);
+        // Tracepoints have no hop before that of the device that a packet is sent by.
+        let is_start =
+            |step: &Step| step.role().is_origin() || step.role() == Role::Netfilter || step.hop == HopId::NetDevQueue;
+        let sent_here = self.path.first().is_some_and(is_start);
         // Nor is the copy that a bridge makes for its own device while somebody listens there to all that it forwards.
         let copy = self.unseen_clone || self.path.iter().any(|step| step.hop == HopId::BrPassFrameUp);
         if !wanted || (self.is_for_others() && (!sent_here || copy)) {

@@ -8,7 +8,7 @@ use skbtrace_common::{DeviceKey, HopId};
 
 use super::finding::{Detail, Device, Finding, lineage, way};
 use super::words::{Class, Span};
-use crate::hops::Role;
+use crate::hops::{Role, hop};
 use crate::trace::{Outcome, Packet, Step};
 
 /// The finding, if the packet left twice by a device, and when.
@@ -17,11 +17,14 @@ pub(super) fn duplicated(packet: &Packet) -> Option<(Finding, u64)> {
     if !packet.tree().all(is_whole) {
         return None;
     }
+    // By tracepoints alone the driver is not seen, but that the packet is handed to it.
+    let by_tracepoints = packet.tree().flat_map(|part| &part.steps).any(|step| hop(step.hop).is_of_tracepoints_alone());
+    let leaves = if by_tracepoints { HopId::NetDevStartXmit } else { HopId::VethXmit };
     let mut seen: Vec<(DeviceKey, u64)> = Vec::new();
     for part in packet.tree() {
         let mut own: Vec<DeviceKey> = Vec::new();
         for (index, step) in part.steps.iter().enumerate() {
-            let Some(device) = Device::of(step).filter(|_| step.hop == HopId::VethXmit) else {
+            let Some(device) = Device::of(step).filter(|_| step.hop == leaves) else {
                 continue;
             };
             if seen.iter().any(|(key, _)| *key == device.key) {

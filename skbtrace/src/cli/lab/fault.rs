@@ -66,13 +66,16 @@ fn list(json: bool) -> anyhow::Result<ExitCode> {
     let row = |fault: &'static Fault| {
         let (class, verdict) = (fault.verdict.class.name(), fault.verdict);
         let place = verdict.place.map_or_else(String::new, |name| format!("{name}/"));
-        [
+        let beyond = verdict.beyond_tracepoints.map(|reason| format!("beyond tracepoints: {reason}"));
+        let mut lines = vec![
             format!("{:width$}  {class:10}  {:8}  {}", fault.name, fault.scenario.name(), fault.teaches),
             format!(
                 "{:width$}  {:10}  {:8}  expect: {class} {} at {place}{}: {}",
                 "", "", "", verdict.span, verdict.device, verdict.because
             ),
-        ]
+        ];
+        lines.extend(beyond.map(|beyond| format!("{:width$}  {:10}  {:8}  {beyond}", "", "", "")));
+        lines
     };
     print(&fault::all().flat_map(row).collect::<Vec<_>>())?;
     Ok(ExitCode::SUCCESS)

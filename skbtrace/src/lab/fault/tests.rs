@@ -83,6 +83,23 @@ fn a_verdict_is_about_a_device_of_the_scenario_and_says_how_packets_end() {
 }
 
 #[test]
+fn what_is_beyond_tracepoints_is_known_by_name_and_says_why() {
+    let beyond = || all().filter_map(|fault| Some((fault.name, fault.verdict.beyond_tracepoints?)));
+    let names = [
+        "pedit-sender-egress",
+        "pedit-loopback",
+        "tc-bpf-pair",
+        "nft-output-drop",
+        "nft-postrouting-drop",
+        "xdp-drop",
+        "arp-unanswered",
+    ];
+    // README counts them.
+    assert_eq!(beyond().map(|(name, _)| name).collect::<Vec<_>>(), names);
+    assert!(beyond().all(|(_, why)| why.contains("theirs") && !why.ends_with('.')));
+}
+
+#[test]
 fn the_mark_has_room_for_any_two_faults() {
     let long = |fault: &'static Fault| {
         let saved = fault.steps.iter().enumerate();

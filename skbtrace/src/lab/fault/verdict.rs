@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::hops::Backend;
 use crate::lab::Place;
 use crate::verdict::{Cause, Class, Span};
 
@@ -25,4 +26,15 @@ pub struct Verdict {
     /// The kernel's drop reasons that may stand at the end of these packets: every name that a kernel from 5.17 on has
     /// for it. None where the packets are delivered, and none where no kernel calls their end a drop.
     pub reasons: &'static [&'static str],
+    /// Why a run by raw tracepoints alone cannot find it, where that is so: a sentence for the reader, to be read after a colon.
+    /// Such a run must then find nothing.
+    pub beyond_tracepoints: Option<&'static str>,
+}
+
+impl Verdict {
+    /// Why a run by this backend cannot find it, where that is so.
+    #[must_use]
+    pub fn beyond(&self, backend: Backend) -> Option<&'static str> {
+        self.beyond_tracepoints.filter(|_| backend == Backend::Tracepoint)
+    }
 }

@@ -18,11 +18,16 @@ impl Stitcher {
     pub(super) fn parent_of(&mut self, hop_id: HopId, event: &Event, begins: bool) -> Option<(u64, bool)> {
         let role = hop(hop_id).role;
         let known_start = begins || role == Role::Tap;
-        // By tracepoints alone, what is first seen where it leaves was cut by GSO: if it has the memory of another packet, that one
-        // is no more.
-        let was_cut = self.options.tcp_ends_unseen && hop_id == HopId::NetDevStartXmit;
-        if was_cut || !known_start || role.is_origin() {
+        if !known_start || role.is_origin() {
             return None;
+        }
+        // By tracepoints alone, what is first seen where it leaves was cut by GSO: if it has the memory of another packet, that one
+        // is no more. Or the device's queue has made two of one.
+        if self.options.tcp_ends_unseen && hop_id == HopId::NetDevStartXmit {
+            return self
+                .clone_source(hop_id, event)
+                .filter(|source| self.is_doubled(*source, event))
+                .map(|it| (it, false));
         }
         if let Some(source) = self.clone_source(hop_id, event) {
             return Some((source, false)).filter(|_| !self.is_sent_again(source, event));
@@ -47,6 +52,13 @@ impl Stitcher {
         let Some(open) = self.open.get(&source).filter(|_| event.flags & EventFlags::LOCAL != 0) else { return false };
         let here = |step: &Step| step.role() == Role::Transmit && step.event.cpu == event.cpu;
         !open.last_place().is_some_and(here)
+    }
+
+    /// Whether this is all of a packet that has come to the queue of the device that it leaves by.
+    fn is_doubled(&self, source: u64, event: &Event) -> bool {
+        let Some(open) = self.open.get(&source) else { return false };
+        let queued = |step: &Step| step.hop == HopId::NetDevQueue && step.device() == device(event);
+        open.identity.payload_len() == Some(event.payload_len) && open.steps.iter().any(queued)
     }
 
     /// The packet that a new one is a clone of: one that goes on, has the same data and the same headers.

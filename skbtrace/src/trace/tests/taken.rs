@@ -268,6 +268,57 @@ fn what_gso_has_cut_is_no_branch_of_whoever_had_its_memory_before() {
 }
 
 #[test]
+fn what_an_xdp_program_gets_in_other_memory_goes_on_at_the_other_end() {
+    let mut lab = Lab::new();
+    let sent = lab.trip(1).addresses(17, (11, 1), (10, 2)).datagram(7, 8).seen_sent(PEER1, 36).softirq(1);
+    let freed = sent.end(HopId::ConsumeSkb, 900);
+    let received = |trip: Trip| trip.addresses(17, (11, 1), (10, 2)).datagram(7, 8).softirq(1);
+    let arrives =
+        |trip: Trip| trip.hop(HopId::NapiGroReceiveEntry, 900, VETH1, 36).hop(HopId::NetifReceiveSkb, 90, VETH1, 36);
+    let copy = arrives(received(lab.trip(2))).events;
+    let packets = stitch(&[&freed.events[..], &copy].concat());
+    let [packet] = &packets[..] else { panic!("{packets:#?}") };
+    let hops = [HopId::NetDevQueue, HopId::NetDevStartXmit, HopId::NapiGroReceiveEntry, HopId::NetifReceiveSkb];
+    assert_eq!(packet.steps.iter().map(|step| step.hop).collect::<Vec<_>>(), hops);
+    assert_eq!(packet.steps.iter().map(|step| step.missing).collect::<Vec<_>>(), [0; 4]);
+    // Behind a gap nobody knows who had it.
+    let mut torn = freed.events.clone();
+    torn.last_mut().unwrap().step += 1;
+    assert_eq!(stitch(&[&torn[..], &copy].concat()).len(), 2);
+    // Another packet, another CPU, or nothing: then it has left.
+    let other = arrives(received(lab.trip(2)).datagram(9, 8)).events;
+    let elsewhere = arrives(received(lab.trip(2)).softirq(0)).events;
+    for next in [other, elsewhere, Vec::new()] {
+        let packets = stitch(&[&freed.events[..], &next].concat());
+        assert_eq!(one(&packets, 1).outcome, Outcome::Left, "{packets:#?}");
+    }
+}
+
+#[test]
+fn what_a_queue_doubles_is_a_branch() {
+    let mut lab = Lab::new();
+    let source = lab.trip(1).addresses(17, (11, 1), (10, 2)).datagram(7, 8).seen_crossing(VETH2, PEER2, 36);
+    let queued = source.hop(HopId::NetDevQueue, 900, PEER1, 50);
+    let leave = |trip: Trip| trip.hop(HopId::NetDevStartXmit, 900, PEER1, 50).end(HopId::ConsumeSkb, 900).events;
+    let clone = leave(lab.clone_of(2, &queued.events[4]));
+    let rest = leave(queued.clone()).split_off(5);
+    // Whichever of the two leaves first.
+    for leaving in [[&clone[..], &rest[..]], [&rest[..1], &clone[..]]] {
+        let packets = stitch(&[&queued.events[..], &leaving.concat()].concat());
+        let [packet] = &packets[..] else { panic!("{packets:#?}") };
+        let [branch] = &packet.branches[..] else { panic!("{packet:#?}") };
+        assert_eq!((packet.id, branch.packet.id, branch.packet.steps[0].hop), (1, 2, HopId::NetDevStartXmit));
+    }
+    // What leaves by another device, or is no more than a part, was not made there.
+    let elsewhere = lab.clone_of(2, &queued.events[4]).hop(HopId::NetDevStartXmit, 900, PORT3, 50).events;
+    let part = lab.clone_of(2, &queued.events[4]).datagram(7, 4).hop(HopId::NetDevStartXmit, 900, PEER1, 46).events;
+    for other in [elsewhere, part] {
+        let packets = stitch(&[&queued.events[..], &other].concat());
+        assert!(packets.len() == 2 && packets.iter().all(|packet| packet.branches.is_empty()), "{packets:#?}");
+    }
+}
+
+#[test]
 fn what_a_bridge_floods_of_its_own_hosts_packets_are_branches() {
     let mut lab = Lab::new();
     let own = lab.trip(1).addresses(17, (9, 1), (255, 2)).datagram(7, 8).process(400, "sender").seen_sent(BRIDGE, 36);

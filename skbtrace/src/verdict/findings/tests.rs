@@ -1,5 +1,7 @@
 //! What is a finding, and what never is.
 
+mod tracepoints;
+
 use proptest::prelude::*;
 use skbtrace_common::{Digest, Event, EventFlags, HopId};
 
@@ -27,7 +29,8 @@ fn reasons() -> Reasons {
 }
 
 fn found_with(events: &[Event], slow_ns: Option<u64>, digest: impl Fn(&Event) -> Digest) -> Vec<Finding> {
-    let mut stitcher = Stitcher::new(StitchOptions { reasons: reasons(), ..Default::default() });
+    let tcp_ends_unseen = events.iter().any(|event| event.hop == HopId::NetDevQueue as u16);
+    let mut stitcher = Stitcher::new(StitchOptions { reasons: reasons(), tcp_ends_unseen, ..Default::default() });
     let mut packets = Vec::new();
     for event in events {
         stitcher.push_verified(event, &digest(event), &mut |packet| packets.push(packet));

@@ -88,7 +88,10 @@ pub(super) fn row(finding: &Finding, looked: bool) -> Row {
                     && (end.hops.is_empty() || end.hops.iter().any(at))
                     && (end.functions.is_empty() || end.functions.iter().any(|name| function.starts_with(name)))
             };
-            of_end(ENDS.iter().chain(PLACES).find(fits).unwrap_or(&OTHER))
+            let row = of_end(ENDS.iter().chain(PLACES).find(fits).unwrap_or(&OTHER));
+            // Tracepoints show it last at the device that it was received by, and not at the one that it was sent on to.
+            let sent_on = finding.span == Span::At(HopId::NetifReceiveSkb) && row.spots.contains(&Spot::Egress);
+            Row { reach: if sent_on { Reach::Netns } else { row.reach }, ..row }
         }
         _ => in_between(finding, looked),
     }
@@ -114,12 +117,20 @@ fn of_end(end: &End) -> Row {
 const ANY_HOOK: [Spot; 6] =
     [Spot::Ingress, Spot::BridgePrerouting, Spot::BridgeForward, Spot::Prerouting, Spot::Forward, Spot::Input];
 
-/// Where a packet ended that, as tracepoints have it, had only been received: the function that freed it tells whose it was by then.
+/// Where a packet ended, by the hops that the table knows, where tracepoints have others or fewer. Of one which had only been
+/// received the function that freed it tells whose it was by then.
 fn by_code(span: Span, function: &str) -> Span {
-    match (span, owner(function)) {
-        (Span::At(HopId::NetifReceiveSkb), Some(hop)) => Span::At(hop),
-        _ => span,
-    }
+    let Span::At(hop) = span else { return span };
+    // A veth's poll frees too, but what it has was taken by the other end.
+    let crosses =
+        || ["veth_xmit", "__dev_forward_skb", "dev_forward_skb"].iter().any(|name| function.starts_with(name));
+    Span::At(match hop {
+        HopId::NetifReceiveSkb => owner(function).unwrap_or(hop),
+        HopId::NetDevQueue | HopId::QdiscEnqueue => HopId::DevQueueXmit,
+        HopId::NetDevStartXmit if crosses() => HopId::DevForwardSkb,
+        HopId::NetifRx | HopId::NapiGroReceiveEntry => HopId::EnqueueToBacklog,
+        _ => hop,
+    })
 }
 
 fn by_netfilter(finding: &Finding, spots: Vec<Spot>) -> Row {

@@ -243,18 +243,49 @@ fn a_packet_socket_that_sends_from_a_ring_is_the_sender_of_its_own_packets_only(
     }
 }
 
+/// A packet whose last hop by tracepoints was this one, at calmveth2_peer, and that this function freed.
+fn seen_last(hop: HopId, reason: Option<&str>, location: &str) -> Finding {
+    let (reason, location) = (reason.map(str::to_owned), Some(location.to_owned()));
+    let detail = Detail::Dropped { reason, location, sign: None, silent: false, held_ns: None };
+    Finding::new(Class::Dropped, Span::At(hop), Some(device(None, "calmveth2_peer")), detail)
+}
+
+#[test]
+fn a_hop_that_only_tracepoints_have_is_as_good_as_the_ones_about_it() {
+    let because = |hop, location| {
+        let told = explain(seen_last(hop, None, location), None, &Here);
+        (told.cause, told.because)
+    };
+    for hop in [HopId::NetDevQueue, HopId::QdiscEnqueue] {
+        let queue = because(hop, "__dev_queue_xmit+0x1");
+        assert!(queue.0 == Cause::Qdisc && queue.1.contains("a filter, the queue, or a device"), "{queue:?}");
+    }
+    let crossing = because(HopId::NetDevStartXmit, "__dev_forward_skb+0x1");
+    assert!(crossing.0 == Cause::Device && crossing.1.contains("the veth's other end"), "{crossing:?}");
+    // What a veth's poll frees has been taken by the other end.
+    let polled = because(HopId::NetDevStartXmit, "veth_xdp_rcv_skb+0x1");
+    assert!(!polled.1.contains("the veth's other end does not take it"), "{polled:?}");
+    let ingress = because(HopId::NetifRx, "netif_rx_internal+0x1");
+    assert!(ingress.0 == Cause::TcFilter && ingress.1.contains("before any protocol"), "{ingress:?}");
+}
+
+#[test]
+fn what_ends_at_the_egress_of_a_port_is_seen_last_at_the_one_before_it() {
+    let port = device(None, "calmveth1_peer");
+    let effects = Effects { drop: true, ..Effects::default() };
+    let filter = Fact { effects, ..aside(Cause::TcFilter, port, Spot::Egress, false, "tc filter on calmveth1_peer") };
+    let survey = Survey { facts: vec![filter], unseen: Vec::new() };
+    let told = |hop| explain(seen_last(hop, Some("TC_EGRESS"), "__dev_queue_xmit+0x1"), Some(&survey), &Here);
+    let because = told(HopId::NetifReceiveSkb).because;
+    assert!(because.starts_with("tc filter on calmveth1_peer"), "{because}");
+    // Where its own device's hop has seen it, no other device's filter is to blame.
+    assert_eq!(told(HopId::DevQueueXmit).because, "a tc filter at the egress of the device drops");
+}
+
 #[test]
 fn where_tracepoints_show_no_more_than_receiving_the_function_tells_whose_the_packet_was() {
     let because = |reason: Option<&str>, location: &str| {
-        let detail = Detail::Dropped {
-            reason: reason.map(str::to_owned),
-            location: Some(location.to_owned()),
-            sign: None,
-            silent: false,
-            held_ns: None,
-        };
-        let at = Some(device(Some("ns-calm1"), "calmveth1"));
-        let told = explain(Finding::new(Class::Dropped, Span::At(HopId::NetifReceiveSkb), at, detail), None, &Here);
+        let told = explain(seen_last(HopId::NetifReceiveSkb, reason, location), None, &Here);
         (told.cause, told.because)
     };
     let listener = because(None, "tcp_v4_rcv+0x62");

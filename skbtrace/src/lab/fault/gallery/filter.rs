@@ -88,14 +88,15 @@ pub(super) static PAGE: [Fault; 11] = [
         }],
         show: Show { by: BURST, effect: Effect::Counted(Counter::Rule) },
         verdict: Verdict {
-            class: Class::Dropped,
             span: Span::Unseen,
-            place: CLIENT,
-            device: CLIENT_VETH,
-            cause: Cause::Nftables,
-            because: "a rule of nftables in the output chain",
-            held: false,
-            reasons: RULE,
+            beyond_tracepoints: UNFOLLOWED,
+            ..dropped(
+                HopId::IpOutput,
+                (CLIENT, CLIENT_VETH),
+                Cause::Nftables,
+                "a rule of nftables in the output chain",
+                RULE,
+            )
         },
     },
     Fault {
@@ -111,13 +112,16 @@ pub(super) static PAGE: [Fault; 11] = [
             module: "nf_tables",
         }],
         show: Show { by: BURST, effect: Effect::Counted(Counter::Rule) },
-        verdict: dropped(
-            HopId::IpOutput,
-            (CLIENT, CLIENT_VETH),
-            Cause::Nftables,
-            "a rule of nftables in the postrouting chain",
-            RULE,
-        ),
+        verdict: Verdict {
+            beyond_tracepoints: UNFOLLOWED,
+            ..dropped(
+                HopId::IpOutput,
+                (CLIENT, CLIENT_VETH),
+                Cause::Nftables,
+                "a rule of nftables in the postrouting chain",
+                RULE,
+            )
+        },
     },
     Fault {
         name: "conntrack-invalid",
@@ -232,13 +236,19 @@ pub(super) static PAGE: [Fault; 11] = [
             undo: "ip link set dev calmveth1 xdp off",
         }],
         show: traffic(UDP, Effect::Lost),
-        verdict: dropped(
-            HopId::DevForwardSkb,
-            (SERVER, SERVER_VETH),
-            Cause::Xdp,
-            "an XDP program drops",
-            // The veth has copied the frame for the program: the packet ends as used up, the copy as a free page.
-            &[],
-        ),
+        verdict: Verdict {
+            beyond_tracepoints: Some(
+                "a packet that is freed as used up behind net_dev_start_xmit is to them one that a device has sent: no hop of \
+                 theirs tells a veth from a network card",
+            ),
+            ..dropped(
+                HopId::DevForwardSkb,
+                (SERVER, SERVER_VETH),
+                Cause::Xdp,
+                "an XDP program drops",
+                // The veth has copied the frame for the program: the packet ends as used up, the copy as a free page.
+                &[],
+            )
+        },
     },
 ];

@@ -50,7 +50,10 @@ pub(super) static PAGE: [Fault; 15] = [
         requires: None,
         steps: &[clsact!(CLIENT, "calmveth2"), on_port!(CLIENT, "calmveth2", "egress", invert!(), "act_pedit")],
         show: traffic(UDP, Effect::Corrupt),
-        verdict: garbled(EGRESS, (CLIENT, CLIENT_VETH), Cause::TcFilter, PEDIT),
+        verdict: Verdict {
+            beyond_tracepoints: ALREADY_CHANGED,
+            ..garbled(EGRESS, (CLIENT, CLIENT_VETH), Cause::TcFilter, PEDIT)
+        },
     },
     Fault {
         name: "pedit-with-checksum",
@@ -78,7 +81,10 @@ pub(super) static PAGE: [Fault; 15] = [
         requires: None,
         steps: &[clsact!(SERVER, "lo"), on_port!(SERVER, "lo", "egress", invert!(), "act_pedit")],
         show: traffic(TCP, Effect::Corrupt),
-        verdict: garbled((HopId::DevQueueXmit, HopId::LoopbackXmit), (SERVER, "lo"), Cause::TcFilter, PEDIT),
+        verdict: Verdict {
+            beyond_tracepoints: ALREADY_CHANGED,
+            ..garbled((HopId::DevQueueXmit, HopId::LoopbackXmit), (SERVER, "lo"), Cause::TcFilter, PEDIT)
+        },
     },
     Fault {
         name: "tc-bpf-port-egress",
@@ -113,7 +119,13 @@ pub(super) static PAGE: [Fault; 15] = [
             },
         ],
         show: traffic(UDP, Effect::Corrupt),
-        verdict: garbled(INGRESS, (SERVER, SERVER_VETH), Cause::TcFilter, "a tc BPF program writes into the packet"),
+        verdict: Verdict {
+            beyond_tracepoints: Some(
+                "behind netif_receive_skb, which comes before tc ingress, a datagram that is read in one piece comes by no hop \
+                 of theirs",
+            ),
+            ..garbled(INGRESS, (SERVER, SERVER_VETH), Cause::TcFilter, "a tc BPF program writes into the packet")
+        },
     },
     Fault {
         name: "xdp-receiver",
@@ -236,13 +248,6 @@ pub(super) static PAGE: [Fault; 15] = [
         steps: &[qdisc!(HERE, "calmveth1_peer", "netem corrupt 50%", "sch_netem")],
         show: traffic(UDP, Effect::Lost),
         verdict: Verdict {
-            class: Class::Garbled,
-            span: Span::Between(HopId::DevQueueXmit, HopId::VethXmit),
-            place: HERE,
-            device: SERVER_PORT,
-            cause: Cause::Qdisc,
-            because: "netem flips bits; the checksum tells the receiver",
-            held: false,
             // Whatever header the bit is in; a reader of the socket that finds the checksum wrong gives no reason.
             reasons: &[
                 "NOT_SPECIFIED",
@@ -256,6 +261,7 @@ pub(super) static PAGE: [Fault; 15] = [
                 "IP_INADDRERRORS",
                 "IP_NOPROTO",
             ],
+            ..garbled(EGRESS, (HERE, SERVER_PORT), Cause::Qdisc, "netem flips bits; the checksum tells the receiver")
         },
     },
 ];

@@ -148,13 +148,16 @@ pub(super) static PAGE: [Fault; 9] = [
         requires: None,
         steps: &[ADDRESS, Step::Setting { place: SERVER, name: "net/ipv4/conf/calmveth1/arp_ignore", value: "8" }],
         show: traffic(Traffic { count: 20, rate: 5, ..SECOND }, Effect::Lost),
-        verdict: dropped(
-            HopId::IpOutput,
-            (CLIENT, CLIENT_VETH),
-            Cause::Neighbour,
-            "nobody answers ARP for the address",
-            &["NEIGH_FAILED"],
-        ),
+        verdict: Verdict {
+            beyond_tracepoints: UNFOLLOWED,
+            ..dropped(
+                HopId::IpOutput,
+                (CLIENT, CLIENT_VETH),
+                Cause::Neighbour,
+                "nobody answers ARP for the address",
+                &["NEIGH_FAILED"],
+            )
+        },
     },
     Fault {
         name: "duplicate-address",

@@ -49,6 +49,14 @@ const fn counted(by: By, place: Place, protocol: &'static str, name: &'static st
     Show { by, effect: Effect::Counted(Counter::Snmp { place, protocol, name }) }
 }
 
+/// What no hop of the tracepoint backend comes before.
+const UNFOLLOWED: Option<&str> =
+    Some("no hop of theirs comes before the packet is handed to a device, and what has come by none is not followed");
+/// What happens at the sender's device before the first of its hops.
+const ALREADY_CHANGED: Option<&str> = Some(
+    "tc egress at the sender comes before net_dev_queue, the first hop of theirs: all that they see is changed already",
+);
+
 /// Payload that changes between two hops; the packets are delivered all the same.
 const fn garbled(
     (from, to): (HopId, HopId),
@@ -57,7 +65,8 @@ const fn garbled(
     because: &'static str,
 ) -> Verdict {
     let span = Span::Between(from, to);
-    Verdict { class: Class::Garbled, span, place, device, cause, because, held: false, reasons: &[] }
+    let class = Class::Garbled;
+    Verdict { class, span, place, device, cause, because, held: false, reasons: &[], beyond_tracepoints: None }
 }
 
 /// Packets that end after a hop.
@@ -68,7 +77,8 @@ const fn dropped(
     because: &'static str,
     reasons: &'static [&'static str],
 ) -> Verdict {
-    Verdict { class: Class::Dropped, span: Span::At(hop), place, device, cause, because, held: false, reasons }
+    let (class, span) = (Class::Dropped, Span::At(hop));
+    Verdict { class, span, place, device, cause, because, held: false, reasons, beyond_tracepoints: None }
 }
 
 /// A command, the command that takes it back, and the module that it needs.

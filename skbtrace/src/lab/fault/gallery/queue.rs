@@ -5,9 +5,7 @@ use super::*;
 const QUEUE: (HopId, HopId) = (HopId::DevQueueXmit, HopId::VethXmit);
 
 const fn queued(class: Class, because: &'static str) -> Verdict {
-    let (from, to) = QUEUE;
-    let span = Span::Between(from, to);
-    Verdict { class, span, place: HERE, device: SERVER_PORT, cause: Cause::Qdisc, because, held: false, reasons: &[] }
+    Verdict { class, ..garbled(QUEUE, (HERE, SERVER_PORT), Cause::Qdisc, because) }
 }
 
 pub(super) static PAGE: [Fault; 6] = [

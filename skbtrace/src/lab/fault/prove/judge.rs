@@ -1,7 +1,8 @@
 //! What the tracer said, beside what it should have said.
 //!
 //! A fault is found when a finding has its class, its cause and its device, and a pair of hops within the span that the row
-//! names: the tracer may know more hops than the row, never fewer. Whatever else it finds is wrong, but for a drop that
+//! names: the tracer may know more hops than the row. Where its backend has fewer, `enclose` says which place is right, and
+//! where none could be, the row says why: then it must not be found. Whatever else it finds is wrong, but for a drop that
 //! follows from the fault: of a packet that a checksum then refuses, for one.
 
 use std::io;
@@ -9,7 +10,10 @@ use std::io;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::beside::{Flowed, PORT};
+use super::{
+    beside::{Flowed, PORT},
+    enclose::Way,
+};
 use crate::lab::fault::{Cause, Class, Error, Span, Verdict};
 
 /// Functions that stand in for others on newer kernels: the rows name the older ones.
@@ -79,13 +83,24 @@ impl Found {
     }
 
     /// Whether it says what is expected, at a place on this path.
-    fn is(&self, expected: &Verdict, path: &[String]) -> bool {
+    fn is(&self, expected: &Verdict, path: &[&Value], way: &Way) -> bool {
+        let place = if way.has(expected.span) {
+            self.device == expected.device && self.is_at(expected.span, path)
+        } else {
+            way.encloses(self, expected, path)
+        };
+        place && self.has_cause(expected.cause) && self.class == expected.class.name()
+    }
+
+    /// Whether it lies within the span, where the backend has the hops that this names.
+    fn is_at(&self, span: Span, path: &[&Value]) -> bool {
         // A hop may stand on the way more than once: the device tells which of them it is.
+        let names: Vec<&str> = path.iter().filter_map(|hop| hop["hop"].as_str().map(known)).collect();
         let all = |hop: Option<&str>| -> Vec<usize> {
-            (0..path.len()).filter(|at| Some(known(path[*at].as_str())) == hop.map(known)).collect()
+            (0..names.len()).filter(|at| Some(names[*at]) == hop.map(known)).collect()
         };
         let (from, to) = (all(self.from.as_deref()), all(self.to.as_deref()));
-        let place = match expected.span {
+        match span {
             Span::Unseen => self.from.is_none(),
             Span::At(hop) => all(Some(hop.name())).first().is_some_and(|hop| from.iter().any(|from| from >= hop)),
             Span::Between(first, last) => match (all(Some(first.name())).first(), all(Some(last.name())).last()) {
@@ -95,9 +110,11 @@ impl Found {
                 }
                 _ => false,
             },
-        };
-        let cause = serde_json::to_value(expected.cause).is_ok_and(|cause| cause == self.cause.as_str());
-        place && cause && self.class == expected.class.name() && self.device == expected.device
+        }
+    }
+
+    fn has_cause(&self, cause: Cause) -> bool {
+        serde_json::to_value(cause).is_ok_and(|cause| cause == self.cause.as_str())
     }
 
     /// Whether it follows from a fault that has been found: a packet that was changed is refused, one that waits in a queue for
@@ -111,7 +128,7 @@ impl Found {
             return true;
         }
         if expected.cause == Cause::Sender && self.class == expected.class.name() {
-            return serde_json::to_value(Cause::Sender).is_ok_and(|cause| cause == self.cause.as_str());
+            return self.has_cause(Cause::Sender);
         }
         let reasons = expected.reasons;
         let named = !reasons.is_empty() && self.reasons.iter().all(|reason| reasons.contains(&reason.as_str()));
@@ -120,7 +137,7 @@ impl Found {
 }
 
 /// Compares. `output` is what `skbtrace run --json` printed.
-pub(super) fn judge(expected: &[(&str, Verdict)], clean: &Flowed, output: &str) -> Result<Judgement, Error> {
+pub(super) fn judge(expected: &[(&str, Verdict)], way: &Way, clean: &Flowed, output: &str) -> Result<Judgement, Error> {
     let lines: Result<Vec<Value>, _> = output.lines().map(serde_json::from_str).collect();
     let lines = lines.map_err(|error| unreadable(&error.to_string()))?;
     let Some((summary, packets)) = lines.split_last() else { return Err(unreadable("it is empty")) };
@@ -131,13 +148,15 @@ pub(super) fn judge(expected: &[(&str, Verdict)], clean: &Flowed, output: &str) 
     for (name, verdict) in expected {
         let mut matched = false;
         for ((finding, found), explained) in findings.iter().zip(&judgement.found).zip(&mut explained) {
-            if found.is(verdict, &path(finding, packets)) {
+            if found.is(verdict, &path(finding, packets), way) {
                 (matched, *explained) = (true, true);
             }
             *explained |= found.follows_from(verdict);
         }
-        if !matched {
-            judgement.wrong.push(format!("{name} is not found"));
+        match (verdict.beyond(way.backend()), matched) {
+            (None, false) => judgement.wrong.push(format!("{name} is not found")),
+            (Some(reason), true) => judgement.wrong.push(format!("{name} is found, and cannot be: {reason}")),
+            _ => {}
         }
     }
     for ((finding, found), _) in
@@ -157,15 +176,14 @@ pub(super) fn judge(expected: &[(&str, Verdict)], clean: &Flowed, output: &str) 
 }
 
 /// The hops of the first packet that a finding names, and of its branches.
-fn path(finding: &Value, packets: &[Value]) -> Vec<String> {
-    fn names(packet: &Value, into: &mut Vec<String>) {
-        let hops = packet["hops"].as_array().into_iter().flatten();
-        into.extend(hops.filter_map(|hop| hop["hop"].as_str().map(str::to_owned)));
-        packet["branches"].as_array().into_iter().flatten().for_each(|branch| names(branch, into));
+fn path<'a>(finding: &Value, packets: &'a [Value]) -> Vec<&'a Value> {
+    fn hops<'a>(packet: &'a Value, into: &mut Vec<&'a Value>) {
+        into.extend(packet["hops"].as_array().into_iter().flatten());
+        packet["branches"].as_array().into_iter().flatten().for_each(|branch| hops(branch, into));
     }
     let mut path = Vec::new();
     if let Some(packet) = first_packet(finding, packets) {
-        names(packet, &mut path);
+        hops(packet, &mut path);
     }
     path
 }
@@ -192,10 +210,17 @@ fn unreadable(why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::fault::find;
+    use crate::{
+        hops::Backend,
+        lab::{Scenario, fault::find},
+    };
 
     fn output(findings: &str, packets: &[&str]) -> String {
         format!("{}\n{{\"type\":\"summary\",\"findings\":[{findings}]}}\n", packets.join("\n"))
+    }
+
+    fn way() -> Way {
+        Way::new(Scenario::Bridge.layout(), Backend::Kprobe)
     }
 
     fn wrong(fault: &str, findings: &str) -> Vec<String> {
@@ -212,7 +237,7 @@ mod tests {
         let packet =
             format!("{{\"type\":\"packet\",\"number\":1,\"verdict\":\"delivered\",\"hops\":[{}]}}", hops.join(","));
         let verdict = find(fault).unwrap().verdict;
-        judge(&[(fault, verdict)], &Flowed::default(), &output(findings, &[&packet])).unwrap().wrong
+        judge(&[(fault, verdict)], &way(), &Flowed::default(), &output(findings, &[&packet])).unwrap().wrong
     }
 
     /// What is wrong with this pair of hops as the place of a fault that was found.
@@ -265,7 +290,8 @@ mod tests {
             )
         };
         let clean = Flowed { sent: 2, intact: vec![20_000] };
-        let wrong = |port, verdict| judge(&[], &clean, &output("", &[&packet(port, verdict)])).unwrap().wrong.len();
+        let wrong =
+            |port, verdict| judge(&[], &way(), &clean, &output("", &[&packet(port, verdict)])).unwrap().wrong.len();
         assert_eq!((wrong(20_000, "dropped"), wrong(20_000, "delivered"), wrong(20_001, "dropped")), (1, 0, 0));
     }
 }

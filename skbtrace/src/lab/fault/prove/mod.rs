@@ -6,9 +6,11 @@
 //!
 //! - `beside`: the clean traffic
 //! - `judge`: compares; pure
+//! - `enclose`: where a fault must show by a backend that has not the hops of its row; pure
 //! - `tracer`: the program, traced with
 
 mod beside;
+mod enclose;
 mod judge;
 mod tracer;
 
@@ -17,8 +19,12 @@ use std::{path::Path, sync::atomic::AtomicBool};
 use serde::Serialize;
 
 use super::{Error, Fault, command, inject, show, step};
-use crate::lab::{self, Scenario, traffic::Protocol};
+use crate::{
+    hops::Backend,
+    lab::{self, Scenario, traffic::Protocol},
+};
 
+use enclose::Way;
 pub use judge::{Found, Judgement};
 
 /// What came of one proof.
@@ -26,6 +32,10 @@ pub use judge::{Found, Judgement};
 pub struct Proof {
     /// The faults that were in place, by name.
     pub faults: Vec<&'static str>,
+    /// What they were traced by.
+    pub backend: Backend,
+    /// Of those that this backend cannot find, why; they must then not be found.
+    pub beyond: Vec<&'static str>,
     /// What their own traffic noticed, in words.
     pub traffic: Vec<String>,
     /// Whether the traffic showed it, of several faults that of one at least: a fault that does not act proves nothing.
@@ -37,23 +47,38 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Whether every fault acted and was found, and nothing else was.
+    /// Whether every fault acted and was found, if it can be, and nothing else was.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.shown && self.judgement.wrong.is_empty()
     }
+
+    /// Whether there were faults, and none of them can be found by this backend.
+    #[must_use]
+    pub fn is_beyond(&self) -> bool {
+        !self.faults.is_empty() && self.beyond.len() == self.faults.len()
+    }
 }
 
-/// Puts faults into the lab, all at once, traces their traffic with `program`, and takes them back. Builds the scenario that
-/// they need where it is not up.
+/// What traces.
+#[derive(Clone, Copy, Debug)]
+pub struct By<'a> {
+    /// The program.
+    pub program: &'a Path,
+    /// What it traces by.
+    pub backend: Backend,
+}
+
+/// Puts faults into the lab, all at once, traces their traffic, and takes them back. Builds the scenario that they need where it
+/// is not up.
 ///
 /// # Errors
 /// When a fault cannot be put in place or taken back, its traffic cannot be sent, or the tracer does not work. What was put in
 /// place is taken back also then.
-pub fn prove(faults: &[&'static Fault], program: &Path, stop: &AtomicBool) -> Result<Proof, Error> {
+pub fn prove(faults: &[&'static Fault], by: By<'_>, stop: &AtomicBool) -> Result<Proof, Error> {
     let Some(first) = faults.first() else { return Err(Error::WhichOne(0)) };
     ready(first.scenario, stop)?;
-    let proof = in_place(faults, program, stop);
+    let proof = in_place(faults, by, stop);
     let cleared = super::clear();
     let proof = proof?;
     cleared?;
@@ -64,9 +89,9 @@ pub fn prove(faults: &[&'static Fault], program: &Path, stop: &AtomicBool) -> Re
 ///
 /// # Errors
 /// As [`prove`].
-pub fn prove_clean(scenario: Scenario, program: &Path, stop: &AtomicBool) -> Result<Proof, Error> {
+pub fn prove_clean(scenario: Scenario, by: By<'_>, stop: &AtomicBool) -> Result<Proof, Error> {
     ready(scenario, stop)?;
-    trace(&[], scenario, program, stop)
+    trace(&[], scenario, by, stop)
 }
 
 fn ready(scenario: Scenario, stop: &AtomicBool) -> Result<(), Error> {
@@ -92,17 +117,17 @@ fn acquaint(scenario: Scenario) -> Result<(), Error> {
     Ok(())
 }
 
-fn in_place(faults: &[&'static Fault], program: &Path, stop: &AtomicBool) -> Result<Proof, Error> {
+fn in_place(faults: &[&'static Fault], by: By<'_>, stop: &AtomicBool) -> Result<Proof, Error> {
     for (index, fault) in faults.iter().enumerate() {
         inject(fault, index > 0, stop)?;
     }
-    trace(faults, faults[0].scenario, program, stop)
+    trace(faults, faults[0].scenario, by, stop)
 }
 
-fn trace(faults: &[&'static Fault], scenario: Scenario, program: &Path, stop: &AtomicBool) -> Result<Proof, Error> {
+fn trace(faults: &[&'static Fault], scenario: Scenario, by: By<'_>, stop: &AtomicBool) -> Result<Proof, Error> {
     let layout = scenario.layout();
     let [_, client] = layout.talkers;
-    let tracer = tracer::Tracer::start(program, client.device)?;
+    let tracer = tracer::Tracer::start(by, client.device)?;
     let clean = beside::Clean::start(layout)?;
     let (mut traffic, mut shown) = (Vec::new(), true);
     if faults.is_empty() {
@@ -125,9 +150,11 @@ fn trace(faults: &[&'static Fault], scenario: Scenario, program: &Path, stop: &A
     let verdicts: Vec<_> = faults.iter().map(|fault| (fault.name, fault.verdict)).collect();
     Ok(Proof {
         faults: faults.iter().map(|fault| fault.name).collect(),
+        backend: by.backend,
+        beyond: faults.iter().filter_map(|fault| fault.verdict.beyond(by.backend)).collect(),
         traffic,
         shown,
         clean: (clean.intact.len(), clean.sent),
-        judgement: judge::judge(&verdicts, &clean, &output)?,
+        judgement: judge::judge(&verdicts, &Way::new(layout, by.backend), &clean, &output)?,
     })
 }

@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::{self, BufRead as _, BufReader, Read as _, Seek as _},
     os::unix::process::CommandExt as _,
-    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -16,6 +15,7 @@ use nix::{
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use super::By;
 use crate::lab::fault::{Error, show::failed};
 
 /// Under emulation a tracer takes its time to attach, and to write down what it saw.
@@ -28,13 +28,13 @@ pub(super) struct Tracer {
 }
 
 impl Tracer {
-    /// Starts `program run --json` on an interface, and waits until it says that it traces.
-    pub fn start(program: &Path, iface: &str) -> Result<Tracer, Error> {
+    /// Starts `run --json` on an interface, and waits until it says that it traces.
+    pub fn start(by: By<'_>, iface: &str) -> Result<Tracer, Error> {
         let file = memfd_create("skbtrace", MemfdFlags::CLOEXEC).map(File::from);
         let output = file.map_err(|errno| failed("make a file for what the tracer says")(errno))?;
         let stdout = output.try_clone().map_err(failed("make a file for what the tracer says"))?;
-        let mut command = Command::new(program);
-        command.args(["run", "--json", "--iface", iface]);
+        let mut command = Command::new(by.program);
+        command.args(["run", "--json", "--backend", by.backend.name(), "--iface", iface]);
         // Ctrl-C at the terminal is for this process; it then ends the tracer.
         command.process_group(0).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed("start the tracer"))?;
