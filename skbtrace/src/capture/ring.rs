@@ -7,8 +7,8 @@ use std::{io, time::Duration};
 use aya::maps::{MapData, RingBuf};
 use tokio::{io::unix::AsyncFd, time::sleep};
 
-/// How long events may gather after the first. Nobody who watches sees it, and 4 MiB of ring hold a hundred times as many as a
-/// busy CPU sends meanwhile.
+/// How long events may gather after the first. Nobody who watches sees it, and a ring of the usual size holds ten times what a busy
+/// CPU sends meanwhile.
 const GATHER: Duration = Duration::from_millis(2);
 
 /// The reading end of the ring.

@@ -134,12 +134,12 @@ fn devices(layout: &Layout) -> Vec<&'static str> {
 /// Whether packets that end at this point are found to end there: where they were seen last before it, or behind that and at the
 /// row's device, for this backend may have a hop that the row does not know.
 fn ends(found: &Found, end: Point, expected: &Verdict, stops: &[Stop]) -> bool {
-    let Some(before) = stops.iter().filter(|stop| stop.point <= end).max_by_key(|stop| stop.point) else {
-        return false;
-    };
+    // Where it is freed is no place of its own.
+    let stops = || stops.iter().filter(|stop| hop(stop.point.hop).role != Role::End);
+    let Some(before) = stops().filter(|stop| stop.point <= end).max_by_key(|stop| stop.point) else { return false };
     let here = |stop: &&Stop| stop.is(found.from.as_deref()) && stop.device == found.device;
     let is_right = |stop: &Stop| stop == before || stop.point > before.point && stop.device == expected.device;
-    found.to.is_none() && stops.iter().filter(here).any(is_right)
+    found.to.is_none() && stops().filter(here).any(is_right)
 }
 
 /// Whether the two hops of a finding lie between those that enclose this stretch of the way, and one of them at the row's device.

@@ -144,7 +144,10 @@ fn a_queue_of_the_senders_device_is_behind_the_first_hop_that_there_is() {
 #[test]
 fn what_ends_is_seen_last_before_its_end() {
     // On a port that the packet has not come to, as far as is seen.
-    let ends = |fault, seen: usize, from, device| is_right(fault, &BRIDGED[..seen], (from, None, device));
+    let ends = |fault, seen: usize, from, device| {
+        let path = [&BRIDGED[..seen], &[("kfree_skb", "")]].concat();
+        is_right(fault, &path, (from, None, device))
+    };
     for fault in ["nft-bridge-drop", "tc-egress-drop"] {
         assert!(ends(fault, 4, "netif_receive_skb", "calmveth2_peer"), "{fault}");
         assert!(!ends(fault, 4, "netif_rx", "calmveth2_peer"), "{fault}");
