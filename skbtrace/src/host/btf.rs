@@ -1,11 +1,12 @@
 //! The types of the running kernel and of its modules, from /sys/kernel/btf.
 //!
 //! The file is copied to anonymous memory and mapped from there: parsing all of it costs some 0.4 s, mapping it
-//! milliseconds, and the kernel's own file cannot be mapped before 6.18.
+//! milliseconds, and the kernel's own file cannot be mapped before 6.18. To look a name up is to go through all that is
+//! mapped, so that each is looked up once.
 
 use std::{cell::RefCell, collections::HashMap, fs, io, io::Write as _, os::fd::AsRawFd as _, path::PathBuf, rc::Rc};
 
-use btf_rs::{Btf, BtfType, Struct, Type};
+use btf_rs::{Btf, BtfType, EnumMember, Struct, Type};
 use skbtrace_common::Bits;
 use thiserror::Error;
 
@@ -53,9 +54,42 @@ pub enum Param {
 
 /// The types of the kernel and, as they are asked for, of its modules.
 pub struct KernelBtf {
-    base: Btf,
+    base: Types,
     directory: PathBuf,
-    modules: RefCell<HashMap<String, Option<Rc<Btf>>>>,
+    modules: RefCell<HashMap<String, Option<Rc<Types>>>>,
+}
+
+/// Types, and those by their names that have been asked for.
+struct Types {
+    btf: Btf,
+    named: RefCell<HashMap<String, Rc<[Type]>>>,
+}
+
+impl From<Btf> for Types {
+    fn from(btf: Btf) -> Types {
+        Types { btf, named: RefCell::default() }
+    }
+}
+
+impl Types {
+    /// All types of this name.
+    fn named(&self, name: &str) -> Rc<[Type]> {
+        if let Some(types) = self.named.borrow().get(name) {
+            return Rc::clone(types);
+        }
+        let types: Rc<[Type]> = self.btf.resolve_types_by_name(name).unwrap_or_default().into();
+        self.named.borrow_mut().insert(name.to_owned(), Rc::clone(&types));
+        types
+    }
+
+    fn find<T>(&self, name: &str, pick: impl Fn(&Type) -> Option<T>) -> Option<T> {
+        self.named(name).iter().find_map(pick)
+    }
+
+    /// What `f` makes of the structure of this name.
+    fn of_struct<T>(&self, name: &str, f: impl Fn(&Struct) -> Option<T>) -> Option<T> {
+        self.find(name, |t| if let Type::Struct(found) = t { Some(f(found)) } else { None })?
+    }
 }
 
 impl KernelBtf {
@@ -68,23 +102,26 @@ impl KernelBtf {
         let path = directory.join("vmlinux");
         let bytes = fs::read(&path).map_err(BtfError::Missing)?;
         let base = map(&bytes).map_err(|source| BtfError::Damaged { path: path.display().to_string(), source })?;
-        Ok(KernelBtf { base, directory, modules: RefCell::default() })
+        Ok(KernelBtf { base: base.into(), directory, modules: RefCell::default() })
     }
 
     /// The types of a module; those of the kernel where the module is built in; `None` where it has no types of its
     /// own (not loaded, or a kernel before 5.11).
-    fn module(&self, name: &str) -> Option<Rc<Btf>> {
+    fn module(&self, name: &str) -> Option<Rc<Types>> {
         let mut modules = self.modules.borrow_mut();
         modules
             .entry(name.to_owned())
-            .or_insert_with(|| Btf::from_split_file(self.directory.join(name), &self.base).ok().map(Rc::new))
+            .or_insert_with(|| {
+                let bytes = fs::read(self.directory.join(name)).ok()?;
+                Some(Rc::new(Btf::from_split_bytes(&bytes, &self.base.btf).ok()?.into()))
+            })
             .clone()
     }
 
     /// Calls `f` with the types of the module, then with those of the kernel, until it finds something.
-    fn search<T>(&self, module: Option<&str>, f: impl Fn(&Btf) -> Option<T>) -> Option<T> {
-        if let Some(btf) = module.and_then(|name| self.module(name))
-            && let Some(found) = f(&btf)
+    fn search<T>(&self, module: Option<&str>, f: impl Fn(&Types) -> Option<T>) -> Option<T> {
+        if let Some(types) = module.and_then(|name| self.module(name))
+            && let Some(found) = f(&types)
         {
             return Some(found);
         }
@@ -94,14 +131,14 @@ impl KernelBtf {
     /// Size of a structure, bytes.
     #[must_use]
     pub fn size(&self, structure: &str, module: Option<&str>) -> Option<u32> {
-        self.search(module, |btf| u32::try_from(find_struct(btf, structure)?.size()).ok())
+        self.search(module, |types| types.of_struct(structure, |found| u32::try_from(found.size()).ok()))
     }
 
     /// Byte offset of a member, also of one in an anonymous member.
     #[must_use]
     pub fn member(&self, structure: &str, member: &str, module: Option<&str>) -> Option<u32> {
-        self.search(module, |btf| {
-            let (bit, _) = find_member(btf, &find_struct(btf, structure)?, member, 0)?;
+        self.search(module, |types| {
+            let (bit, _) = types.of_struct(structure, |found| find_member(&types.btf, found, member, 0))?;
             Some(bit / 8)
         })
     }
@@ -109,7 +146,7 @@ impl KernelBtf {
     /// A bit field.
     #[must_use]
     pub fn bits(&self, structure: &str, member: &str) -> Option<Bits> {
-        let (bit, size) = find_member(&self.base, &find_struct(&self.base, structure)?, member, 0)?;
+        let (bit, size) = self.base.of_struct(structure, |found| find_member(&self.base.btf, found, member, 0))?;
         // A member that is no bit field any more, as some became, is a byte.
         let size = size.unwrap_or(8).min(8);
         let mask = u8::try_from((1_u32 << size) - 1).ok()?;
@@ -119,26 +156,23 @@ impl KernelBtf {
     /// What the parameters of a function are, in order.
     #[must_use]
     pub fn function(&self, name: &str, module: Option<&str>) -> Option<Vec<Param>> {
-        self.search(module, |btf| {
-            let function = find(btf, name, |t| if let Type::Func(function) = t { Some(function) } else { None })?;
-            parameters(btf, btf.resolve_chained_type(&function).ok()?)
+        self.search(module, |types| {
+            types.find(name, |t| {
+                let Type::Func(function) = t else { return None };
+                parameters(&types.btf, types.btf.resolve_chained_type(function).ok()?)
+            })
         })
     }
 
     /// What the arguments of a raw tracepoint are, in order.
     #[must_use]
     pub fn tracepoint(&self, name: &str) -> Option<Vec<Param>> {
-        let btf = &self.base;
-        let typedef =
-            find(
-                btf,
-                &format!("btf_trace_{name}"),
-                |t| {
-                    if let Type::Typedef(typedef) = t { Some(typedef) } else { None }
-                },
-            )?;
-        let Type::Ptr(pointer) = btf.resolve_chained_type(&typedef).ok()? else { return None };
-        let mut all = parameters(btf, btf.resolve_chained_type(&pointer).ok()?)?;
+        let btf = &self.base.btf;
+        let mut all = self.base.find(&format!("btf_trace_{name}"), |t| {
+            let Type::Typedef(typedef) = t else { return None };
+            let Type::Ptr(pointer) = btf.resolve_chained_type(typedef).ok()? else { return None };
+            parameters(btf, btf.resolve_chained_type(&pointer).ok()?)
+        })?;
         // The first one is the tracepoint's own data.
         (!all.is_empty()).then(|| all.split_off(1))
     }
@@ -146,14 +180,11 @@ impl KernelBtf {
     /// Values and names of an enumeration.
     #[must_use]
     pub fn enumeration(&self, name: &str) -> Option<Vec<(u32, String)>> {
-        let found = find(&self.base, name, |t| if let Type::Enum(found) = t { Some(found) } else { None })?;
-        Some(
-            found
-                .members
-                .iter()
-                .filter_map(|member| Some((member.val(), self.base.resolve_name(member).ok()?)))
-                .collect(),
-        )
+        let named = |member: &EnumMember| Some((member.val(), self.base.btf.resolve_name(member).ok()?));
+        self.base.find(name, |t| {
+            let Type::Enum(found) = t else { return None };
+            Some(found.members.iter().filter_map(named).collect())
+        })
     }
 }
 
@@ -168,14 +199,6 @@ fn map(bytes: &[u8]) -> Result<Btf, btf_rs::Error> {
     };
     // Where there is no memfd or no /proc, parsing works too.
     mapped().or_else(|_| Btf::from_bytes(bytes))
-}
-
-fn find<T>(btf: &Btf, name: &str, pick: impl Fn(Type) -> Option<T>) -> Option<T> {
-    btf.resolve_types_by_name(name).ok()?.into_iter().find_map(pick)
-}
-
-fn find_struct(btf: &Btf, name: &str) -> Option<Struct> {
-    find(btf, name, |t| if let Type::Struct(found) = t { Some(found) } else { None })
 }
 
 /// Bit offset and bit-field size of a member.

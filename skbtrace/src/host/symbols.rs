@@ -1,11 +1,16 @@
 //! The kernel's symbols: which functions exist, where they are, and which one an address lies in.
+//!
+//! There are some 150,000, and a run reads them before it can begin: their names lie in one text, and nothing is allocated for
+//! each.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, HashSet},
     fs::File,
+    hash::BuildHasher as _,
     io::{self, Read as _, Seek as _, SeekFrom},
 };
 
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table::Entry};
 use thiserror::Error;
 
 /// Why there are no symbols.
@@ -22,21 +27,25 @@ pub enum SymbolError {
     Hidden,
 }
 
-/// A symbol: the module it belongs to is part of its text.
+/// A function. What it is called is in the text of all names: its own, and behind it that of its module.
 struct Symbol {
     address: u64,
-    name: Box<str>,
-    module: Option<Box<str>>,
+    begin: u32,
+    length: u16,
+    module_length: u16,
 }
 
 /// The symbols of the kernel and of the modules that are loaded.
 pub struct Symbols {
+    /// The names of the functions and of their modules.
+    names: String,
     /// Functions, by address.
     functions: Vec<Symbol>,
     /// Index into `functions` by name; the first one where a name occurs twice.
-    by_name: HashMap<Box<str>, usize>,
-    /// Names that occur more than once.
-    ambiguous: HashSet<Box<str>>,
+    by_name: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    /// Those of `by_name` whose names occur more than once.
+    ambiguous: HashSet<u32>,
     /// Data and per-CPU symbols that were asked for.
     data: HashMap<&'static str, u64>,
 }
@@ -86,6 +95,7 @@ impl Symbols {
     }
 
     fn parse(text: &str) -> Symbols {
+        let mut names = String::with_capacity(text.len() / 2);
         let mut functions = Vec::with_capacity(120_000);
         let mut data = HashMap::new();
         for line in text.lines() {
@@ -93,39 +103,61 @@ impl Symbols {
             let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
             let Ok(address) = u64::from_str_radix(address, 16) else { continue };
             if matches!(kind, "t" | "T" | "w" | "W") {
-                let module = words.next().map(|module| module.trim_matches(['[', ']']).into());
-                functions.push(Symbol { address, name: name.into(), module });
+                let module = words.next().unwrap_or_default().trim_matches(['[', ']']);
+                let lengths = (u32::try_from(names.len()), u16::try_from(name.len()), u16::try_from(module.len()));
+                let (Ok(begin), Ok(length), Ok(module_length)) = lengths else { continue };
+                names.extend([name, module]);
+                functions.push(Symbol { address, begin, length, module_length });
             } else if let Some(name) = DATA.iter().find(|wanted| **wanted == name) {
                 data.insert(*name, address);
             }
         }
         functions.sort_by_key(|symbol| symbol.address);
-        let mut by_name = HashMap::with_capacity(functions.len());
-        let mut ambiguous = HashSet::new();
-        for (index, symbol) in functions.iter().enumerate() {
-            match by_name.entry(symbol.name.clone()) {
-                Entry::Vacant(entry) => {
-                    entry.insert(index);
-                }
-                Entry::Occupied(entry) => {
-                    ambiguous.insert(entry.key().clone());
-                }
+        let mut symbols = Symbols {
+            names,
+            by_name: HashTable::with_capacity(functions.len()),
+            functions,
+            hasher: DefaultHashBuilder::default(),
+            ambiguous: HashSet::new(),
+            data,
+        };
+        symbols.index();
+        symbols
+    }
+
+    fn index(&mut self) {
+        let Symbols { names, functions, by_name, hasher, ambiguous, .. } = self;
+        let name = |index: u32| name_of(names, &functions[index as usize]);
+        for index in 0..u32::try_from(functions.len()).unwrap_or(u32::MAX) {
+            let hash = hasher.hash_one(name(index));
+            match by_name.entry(hash, |other| name(*other) == name(index), |other| hasher.hash_one(name(*other))) {
+                Entry::Vacant(entry) => drop(entry.insert(index)),
+                Entry::Occupied(entry) => drop(ambiguous.insert(*entry.get())),
             }
         }
-        Symbols { functions, by_name, ambiguous, data }
+    }
+
+    fn name(&self, symbol: &Symbol) -> &str {
+        name_of(&self.names, symbol)
+    }
+
+    /// The function of this name, the first if there are more.
+    fn find(&self, name: &str) -> Option<u32> {
+        let is_it = |index: &u32| self.name(&self.functions[*index as usize]) == name;
+        self.by_name.find(self.hasher.hash_one(name), is_it).copied()
     }
 
     /// Whether there is a function of exactly this name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.by_name.contains_key(name)
+        self.find(name).is_some()
     }
 
     /// Where the only function of exactly this name begins; `None` when there is none, or more than one.
     #[must_use]
     pub fn only(&self, name: &str) -> Option<u64> {
-        let index = self.by_name.get(name).filter(|_| !self.ambiguous.contains(name))?;
-        self.functions.get(*index).map(|symbol| symbol.address)
+        let index = self.find(name).filter(|index| !self.ambiguous.contains(index))?;
+        self.functions.get(index as usize).map(|symbol| symbol.address)
     }
 
     /// What the compiler made of a function that is not there under its own name: `name.constprop.0` and the like.
@@ -133,7 +165,7 @@ impl Symbols {
     pub fn variant(&self, name: &str) -> Option<&str> {
         self.functions
             .iter()
-            .map(|symbol| &*symbol.name)
+            .map(|symbol| self.name(symbol))
             .find(|symbol| symbol.strip_prefix(name).is_some_and(|rest| rest.starts_with('.') && rest != ".cold"))
     }
 
@@ -149,7 +181,7 @@ impl Symbols {
     pub fn ranges(&self, prefixes: &[&str]) -> Vec<(u64, u64)> {
         let mut ranges: Vec<(u64, u64)> = Vec::new();
         for (symbol, next) in self.functions.iter().zip(self.functions.iter().skip(1)) {
-            if !prefixes.iter().any(|prefix| symbol.name.starts_with(prefix)) {
+            if !prefixes.iter().any(|prefix| self.name(symbol).starts_with(prefix)) {
                 continue;
             }
             match ranges.last_mut().filter(|last| last.1 == symbol.address) {
@@ -170,11 +202,15 @@ impl Symbols {
         if offset > 1 << 20 {
             return None;
         }
-        Some(match &symbol.module {
-            Some(module) => format!("{}+{offset:#x} [{module}]", symbol.name),
-            None => format!("{}+{offset:#x}", symbol.name),
-        })
+        let begin = symbol.begin as usize + usize::from(symbol.length);
+        let module = &self.names[begin..begin + usize::from(symbol.module_length)];
+        let name = self.name(symbol);
+        Some(if module.is_empty() { format!("{name}+{offset:#x}") } else { format!("{name}+{offset:#x} [{module}]") })
     }
+}
+
+fn name_of<'a>(names: &'a str, symbol: &Symbol) -> &'a str {
+    &names[symbol.begin as usize..][..usize::from(symbol.length)]
 }
 
 #[cfg(test)]
