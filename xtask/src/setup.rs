@@ -26,7 +26,7 @@ const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 const PREBUILT: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
 
 /// Programs that machines, tests and the demo call, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 20] = [
+const PROGRAMS: [(&str, &str); 19] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("depmod", "kmod"),
     ("setpriv", "util-linux"),
@@ -41,7 +41,6 @@ const PROGRAMS: [(&str, &str); 20] = [
     ("curl", "curl"),
     ("python3", "python3"),
     ("iperf3", "iperf3"),
-    ("bpftool", "bpftool"),
     ("nft", "nftables"),
     ("iptables", "iptables"),
     ("ebtables-legacy", "ebtables"),

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::programs::{links::LinkType, loaded_links, loaded_programs};
 use skbtrace_common::HopId;
 
 /// How long anything may take that must happen: an order of magnitude more than it takes under emulation.
@@ -69,22 +70,20 @@ pub fn sysctl(name: &str, value: &str) {
 
 /// What is attached to the kernel in the tracer's name.
 fn leftovers() -> Vec<String> {
-    let list = |object: &str| -> Vec<serde_json::Value> {
-        serde_json::from_str(&sh(&format!("bpftool --json {object} show"))).unwrap()
-    };
     // The kernel keeps fifteen bytes of a program's name.
-    let is_hop = |name: &str| HopId::ALL.iter().any(|hop| hop.name().get(..15).unwrap_or(hop.name()) == name);
+    let is_hop = |name: &[u8]| HopId::ALL.iter().any(|hop| hop.name().as_bytes()[..hop.name().len().min(15)] == *name);
     let mut left: Vec<String> = fs::read_to_string("/sys/kernel/debug/kprobes/list")
         .unwrap()
         .lines()
         .map(|line| format!("kprobe {line}"))
         .collect();
-    let programs = list("prog").into_iter().filter(|program| program["name"].as_str().is_some_and(is_hop));
-    left.extend(programs.map(|program| format!("program {}", program["name"])));
-    let is_ours = |link: &serde_json::Value| {
-        ["perf_event", "raw_tracepoint", "kprobe_multi"].iter().any(|kind| link["type"] == *kind)
-    };
-    left.extend(list("link").iter().filter(|link| is_ours(link)).map(|link| format!("link {link}")));
+    // What is no more when it is looked at is not left.
+    let programs = loaded_programs().flatten().filter(|program| is_hop(program.name()));
+    left.extend(programs.map(|program| format!("program {}", String::from_utf8_lossy(program.name()))));
+    let is_ours =
+        |kind: &LinkType| matches!(kind, LinkType::PerfEvent | LinkType::RawTracePoint | LinkType::KProbeMulti);
+    let links = loaded_links().flatten().filter_map(|link| link.link_type().ok());
+    left.extend(links.filter(is_ours).map(|kind| format!("link {kind:?}")));
     left
 }
 

@@ -23,7 +23,7 @@ pub(super) const PAIRS: [[&str; 2]; 5] = [
     ["netem-delay", "pedit-receiver-ingress"],
     ["netem-loss", "pedit-receiver-ingress"],
     ["netem-duplicate", "xdp-receiver"],
-    ["nft-bridge-payload", "tc-egress-drop"],
+    ["nft-bridge-payload", "tc-ingress-drop"],
     ["pedit-port-ingress", "nft-input-payload"],
 ];
 
