@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use skbtrace_common::HopId;
 
 use super::finding::{Detail, Device, Finding, Hook, lineage, way};
-use super::signs::{Sign, sign};
+use super::signs::{Sign, owner, sign};
 use super::words::{Class, Span};
 use crate::hops::{Role, hop};
 use crate::trace::{Outcome, Packet, Reasons, Stage, Step, tcp_flag};
@@ -240,7 +240,12 @@ impl Ending<'_> {
         };
         // Where a kernel has no hop for it, the hook before says so.
         let is_input = |step: &Step| Hook::of(step).is_some_and(|hook| hook.number == 1 && hook.family != 7);
-        last.is_some_and(taken) || self.path.last().is_some_and(is_input)
+        // Tracepoints show no more than that it was received: the function that freed it tells whose it was by then.
+        let freed_there = |step: &&Step| {
+            step.hop == HopId::NetifReceiveSkb
+                && self.location.and_then(owner).is_some_and(|id| hop(id).role == Role::Transport)
+        };
+        last.is_some_and(taken) || last.filter(freed_there).is_some() || self.path.last().is_some_and(is_input)
     }
 
     /// Kernels before 5.18 do not say so, but their function does.

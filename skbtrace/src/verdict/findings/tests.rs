@@ -28,6 +28,9 @@ fn reasons() -> Reasons {
     Reasons::new(NAMES.map(|(number, name)| (number, name.to_owned())))
 }
 
+/// An address in TCP's code; others have no name.
+const IN_TCP: u64 = 0x7c9;
+
 fn found_with(events: &[Event], slow_ns: Option<u64>, digest: impl Fn(&Event) -> Digest) -> Vec<Finding> {
     let tcp_ends_unseen = events.iter().any(|event| event.hop == HopId::NetDevQueue as u16);
     let mut stitcher = Stitcher::new(StitchOptions { reasons: reasons(), tcp_ends_unseen, ..Default::default() });
@@ -39,7 +42,8 @@ fn found_with(events: &[Event], slow_ns: Option<u64>, digest: impl Fn(&Event) ->
     stitcher
         .finish(events.iter().map(|event| event.time_ns).max().unwrap_or(0) + 1, &mut |packet| packets.push(packet));
     let mut findings = Findings::new(reasons(), slow_ns);
-    packets.iter().for_each(|packet| findings.observe(packet, &payload(packet), &|_| None));
+    let symbol = |address| (address == IN_TCP).then(|| "tcp_v4_rcv+0x2bd".to_owned());
+    packets.iter().for_each(|packet| findings.observe(packet, &payload(packet), &symbol));
     findings.all()
 }
 

@@ -2,7 +2,7 @@
 
 use skbtrace_common::HopId;
 
-use super::found;
+use super::{IN_TCP, found};
 use crate::trace::testkit::{Lab, PEER1, PEER2, Trip, VETH1, VETH2};
 use crate::verdict::{Class, Span};
 
@@ -33,4 +33,18 @@ fn a_packet_is_twice_there_if_a_clone_of_it_leaves_as_it_does() {
     assert_eq!(finding.class, Class::Duplicated);
     assert_eq!(finding.span, Span::Between(HopId::NetDevQueue, HopId::NetDevStartXmit));
     assert_eq!(finding.device.map(|device| device.key.ifindex), Some(PEER1.ifindex));
+}
+
+#[test]
+fn a_reset_of_what_is_over_already_is_nobodys_fault() {
+    let mut lab = Lab::new();
+    let mut refused = |flags, location| {
+        let trip = lab.trip(1).addresses(6, (10, 8000), (11, 60_915)).tcp(flags, 1, 0).softirq(0);
+        found(&trip.seen_crossing(VETH2, VETH1, 40).dropped(900, location, None).events).len()
+    };
+    const RST: u8 = 4;
+    const SYN: u8 = 2;
+    assert_eq!(refused(RST, IN_TCP), 0);
+    assert_eq!(refused(SYN, IN_TCP), 1);
+    assert_eq!(refused(RST, 1), 1, "who knows who had it");
 }
