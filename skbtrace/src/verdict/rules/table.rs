@@ -71,7 +71,9 @@ impl Row {
 pub(super) fn row(finding: &Finding, looked: bool) -> Row {
     match (finding.class, &finding.detail) {
         (Class::Dropped, _) if finding.hook.is_some() => by_netfilter(finding, spots(finding)),
-        (Class::Dropped, Detail::Dropped { reason: Some(reason), .. }) if reason == "NETFILTER_DROP" => {
+        (Class::Dropped, Detail::Dropped { reason, location, .. })
+            if is_of_a_hook(reason.as_deref(), location.as_deref()) =>
+        {
             by_netfilter(finding, ANY_HOOK.to_vec())
         }
         (Class::Dropped, Detail::Dropped { reason, location, sign, .. }) => {
@@ -131,6 +133,14 @@ fn by_code(span: Span, function: &str) -> Span {
         HopId::NetifRx | HopId::NapiGroReceiveEntry => HopId::EnqueueToBacklog,
         _ => hop,
     })
+}
+
+/// Whether a rule dropped it, at whatever hook: before Linux 5.18 the function says so, and no reason.
+fn is_of_a_hook(reason: Option<&str>, location: Option<&str>) -> bool {
+    match reason {
+        Some(reason) => reason == "NETFILTER_DROP",
+        None => location.is_some_and(|function| function.starts_with("nf_hook_slow")),
+    }
 }
 
 fn by_netfilter(finding: &Finding, spots: Vec<Spot>) -> Row {

@@ -292,8 +292,11 @@ fn where_tracepoints_show_no_more_than_receiving_the_function_tells_whose_the_pa
     assert!(listener.0 == Cause::Socket && listener.1.contains("nobody listens"), "{listener:?}");
     let buffer = because(None, "__udp_enqueue_schedule_skb+0x1");
     assert!(buffer.0 == Cause::Socket && buffer.1.contains("buffer is full"), "{buffer:?}");
-    let hook = because(Some("NETFILTER_DROP"), "nf_hook_slow+0xa7");
-    assert!(hook.0 == Cause::Nftables && hook.1.contains("netfilter"), "{hook:?}");
+    // Before Linux 5.18 the function alone says it.
+    for reason in [Some("NETFILTER_DROP"), None] {
+        let hook = because(reason, "nf_hook_slow+0xa7");
+        assert!(hook.0 == Cause::Nftables && hook.1.contains("netfilter"), "{hook:?}");
+    }
     // Code of no protocol: it was still at the device.
     let ingress = because(None, "__netif_receive_skb_core.constprop.0+0x1");
     assert!(ingress.0 == Cause::TcFilter && ingress.1.contains("before any protocol"), "{ingress:?}");
