@@ -8,6 +8,7 @@ use super::finding::{Detail, Device, Finding, Hook, Sighting, lineage, way};
 use super::late::{Late, enters_queue};
 use super::order::Order;
 use super::payload::{Change, Payload};
+use super::signs::owner;
 use super::twice::duplicated;
 use super::words::{Class, Span};
 use crate::hops::{Role, hop};
@@ -119,14 +120,17 @@ impl Findings {
 }
 
 /// Whether a packet may have been dropped because its bytes did not fit its checksum any more: by whoever received it. A kernel
-/// that names no reason leaves that open, unless the packet shows it.
+/// that names no reason leaves that open, unless the packet shows it, or the function that freed it belongs to nobody who looks.
 fn may_be_for_its_bytes(finding: &Finding) -> bool {
-    let Detail::Dropped { reason, sign, .. } = &finding.detail else { return false };
+    let Detail::Dropped { reason, location, sign, .. } = &finding.detail else { return false };
     let received = |at| matches!(hop(at).role, Role::Receive | Role::Transport | Role::Socket | Role::Copy);
     match (reason, sign) {
         (Some(reason), _) => reason.contains("CSUM"),
         (None, Some(sign)) => sign.is_of_bytes(),
-        (None, None) => matches!(finding.span, Span::At(at) if received(at)),
+        (None, None) => match location {
+            Some(function) => owner(function).is_some_and(received),
+            None => matches!(finding.span, Span::At(at) if received(at)),
+        },
     }
 }
 

@@ -28,8 +28,9 @@ fn reasons() -> Reasons {
     Reasons::new(NAMES.map(|(number, name)| (number, name.to_owned())))
 }
 
-/// An address in TCP's code; others have no name.
+/// An address in TCP's code, and one in that of all that is received; others have no name.
 const IN_TCP: u64 = 0x7c9;
+const IN_CORE: u64 = 0x7ca;
 
 fn found_with(events: &[Event], slow_ns: Option<u64>, digest: impl Fn(&Event) -> Digest) -> Vec<Finding> {
     let tcp_ends_unseen = events.iter().any(|event| event.hop == HopId::NetDevQueue as u16);
@@ -42,7 +43,11 @@ fn found_with(events: &[Event], slow_ns: Option<u64>, digest: impl Fn(&Event) ->
     stitcher
         .finish(events.iter().map(|event| event.time_ns).max().unwrap_or(0) + 1, &mut |packet| packets.push(packet));
     let mut findings = Findings::new(reasons(), slow_ns);
-    let symbol = |address| (address == IN_TCP).then(|| "tcp_v4_rcv+0x2bd".to_owned());
+    let symbol = |address| match address {
+        IN_TCP => Some("tcp_v4_rcv+0x2bd".to_owned()),
+        IN_CORE => Some("__netif_receive_skb_core.constprop.0+0x1f7".to_owned()),
+        _ => None,
+    };
     packets.iter().for_each(|packet| findings.observe(packet, &payload(packet), &symbol));
     findings.all()
 }

@@ -1,9 +1,10 @@
 //! What is a finding where tracepoints alone have seen the packets.
 
-use skbtrace_common::HopId;
+use skbtrace_common::{Digest, Event, EventFlags, HopId};
 
-use super::{IN_TCP, found};
+use super::{IN_CORE, IN_TCP, found, found_with};
 use crate::trace::testkit::{Lab, PEER1, PEER2, Trip, VETH1, VETH2};
+use crate::verdict::digest::tests::digest_of;
 use crate::verdict::{Class, Span};
 
 #[test]
@@ -47,4 +48,21 @@ fn a_reset_of_what_is_over_already_is_nobodys_fault() {
     assert_eq!(refused(RST, IN_TCP), 0);
     assert_eq!(refused(SYN, IN_TCP), 1);
     assert_eq!(refused(RST, 1), 1, "who knows who had it");
+}
+
+#[test]
+fn what_is_garbled_and_dropped_before_anybody_looks_at_its_bytes_is_both() {
+    let classes = |location| {
+        let trip = Lab::new().trip(1).addresses(17, (11, 40_000), (10, 9000)).datagram(1, 64).process(400, "sender");
+        let events = trip.seen_crossing(VETH2, VETH1, 92).dropped(900, location, None).events;
+        let sent = events[0].hop;
+        let digest = |event: &Event| match event.flags & EventFlags::END {
+            0 => digest_of(8, if event.hop == sent { b"as sent!" } else { b"garbled!" }),
+            _ => Digest::default(),
+        };
+        found_with(&events, None, digest).iter().map(|finding| finding.class).collect::<Vec<_>>()
+    };
+    assert_eq!(classes(IN_CORE), [Class::Garbled, Class::Dropped], "where tc looks at it");
+    assert_eq!(classes(IN_TCP), [Class::Garbled], "where its checksum is looked at");
+    assert_eq!(classes(1), [Class::Garbled], "who knows who had it");
 }
