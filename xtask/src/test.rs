@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use self::machines::Asked;
 use crate::{arm64, cargo, native, setup, vm};
 
 /// How long all tests may take on one kernel.
@@ -31,8 +32,8 @@ const APART: &str = "mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && t
 /// What to test.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Kernels to test on, separated by commas; `none` for no machine at all.
-    #[arg(long, value_delimiter = ',', default_value = "6.1,6.12")]
+    /// Kernels to run all tests on, separated by commas; `none` for no machine at all. Without it 6.1 and 6.12 share them.
+    #[arg(long, value_delimiter = ',')]
     kernels: Vec<String>,
     /// Leave out rustfmt and clippy, for this machine and for arm64.
     #[arg(long)]
@@ -104,7 +105,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if interrupted.load(Ordering::Relaxed) == 0 {
         total = total.plus(unit(args)?);
     }
-    let kernels: Vec<&String> = args.kernels.iter().filter(|kernel| *kernel != "none").collect();
+    let is_shared = args.kernels.is_empty();
+    let kernels: Vec<&str> = match is_shared {
+        true => machines::SHARED.to_vec(),
+        false => args.kernels.iter().map(String::as_str).filter(|kernel| *kernel != "none").collect(),
+    };
     let obstacle = native::obstacle().or_else(|| (!setup::is_root()).then_some("it takes root"));
     if let Some(obstacle) = obstacle {
         println!("native: not run on this machine: {obstacle}");
@@ -116,7 +121,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 if obstacle.is_none() {
                     total = total.plus(natively(program.as_os_str(), args)?);
                 }
-                total = total.plus(machines::run(&kernels, &program, args, &interrupted)?);
+                let asked = Asked { kernels: &kernels, is_shared, natively: obstacle.is_none() };
+                total = total.plus(machines::run(asked, &program, args, &interrupted)?);
             }
             Err(why) => {
                 println!("vm: {why:#}");

@@ -1,5 +1,5 @@
 //! The whole program in virtual machines: a machine per kernel, and beside them a few odd ones, for tests of what a kernel is told when
-//! it boots or of how many processors it has.
+//! it boots or of how many processors it has. Two run at once: under emulation a machine waits for its own timers often enough.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -32,41 +32,133 @@ const ODD: [Odd; 3] = [
 /// The test that leaves a kernel's row of the table.
 const MATRIX: &str = "matrix::";
 
-/// Runs them all, one machine at a time, and sees to the table of what each kernel gives.
+/// The kernels that share the tests where nobody asks for others: a long-lived one, and the newer of the two.
+pub const SHARED: [&str; 2] = ["6.1", "6.12"];
+
+/// Tests that both do, by what their names contain: the ways of packets, where and why they end, and what a kernel gives.
+const DONE_BY_BOTH: [&str; 3] = ["path::", "drops::", MATRIX];
+
+/// Tests that the first does, so that each is busy for as long. The other does the rest, and so what takes a newer kernel.
+const DONE_BY_FIRST: [&str; 14] = [
+    "branches::",
+    "checksum::",
+    "diff::",
+    "doctor::",
+    "ending::",
+    "filter::",
+    "filters::",
+    "host::",
+    "parts::",
+    "payload::",
+    "privilege::",
+    "protocols::",
+    "recording::",
+    "sockets::",
+];
+
+/// So many machines run at once: one that has two processors to itself is idle for a third of its time.
+const AT_ONCE: usize = 2;
+
+/// What machines are to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The kernels.
+    pub kernels: &'a [&'a str],
+    /// Each test is done by one of the two at least; else all by each.
+    pub is_shared: bool,
+    /// This machine itself has done what takes tracepoints alone.
+    pub natively: bool,
+}
+
+/// A machine and its tests.
+struct Round {
+    name: String,
+    machine: vm::Machine,
+    /// Tests whose names contain one of these; all where there is none.
+    filters: Vec<String>,
+    /// But none whose names contain one of these.
+    skip: Vec<&'static str>,
+    /// That none ran is a failure.
+    must_run: bool,
+    /// Where it leaves its kernel's row, if it is asked for one.
+    out: Option<tempfile::TempDir>,
+}
+
+/// Runs them all, and sees to the table of what each kernel gives.
 ///
 /// # Errors
 /// Where a machine cannot be started, or the table not be written.
-pub fn run(kernels: &[&String], program: &Path, args: &Args, interrupted: &AtomicUsize) -> Result<Count> {
+pub fn run(asked: Asked<'_>, program: &Path, args: &Args, interrupted: &AtomicUsize) -> Result<Count> {
+    let rounds = rounds(asked, args)?;
+    let next = AtomicUsize::new(0);
+    let lane = || {
+        let mut count = Count::default();
+        while interrupted.load(Ordering::Relaxed) == 0
+            && let Some(round) = rounds.get(next.fetch_add(1, Ordering::Relaxed))
+        {
+            count = count.plus(boot(round, program, args.verbose)?);
+        }
+        anyhow::Ok(count)
+    };
+    // What is shown while it runs is shown of one.
+    let lanes = if args.verbose { 1 } else { AT_ONCE };
+    let counts: Vec<Result<Count>> = std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
+        let joined = lanes.into_iter().map(std::thread::ScopedJoinHandle::join);
+        joined.map(|lane| lane.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
     let mut count = Count::default();
+    for of_lane in counts {
+        count = count.plus(of_lane?);
+    }
     let mut rows = Vec::new();
-    let of_odd: Vec<&str> = ODD.iter().map(|odd| odd.tests).collect();
-    let module = |odd: &Odd| odd.tests.split("::").next().unwrap_or_default();
-    let is_of_odd = |filter: &String| ODD.iter().any(|odd| filter.starts_with(module(odd)));
-    // Who asks for nothing else needs no usual machine.
-    let usual = if !args.filters.is_empty() && args.filters.iter().all(is_of_odd) { &[] } else { kernels };
-    for kernel in usual {
-        if interrupted.load(Ordering::Relaxed) != 0 {
-            break;
-        }
-        let out = tempfile::tempdir()?;
-        let machine = vm::Machine { timeout: TIMEOUT, out: Some(out.path().to_path_buf()), ..vm::Machine::new(kernel) };
-        let mut skip = of_odd.clone();
-        if !args.gallery && !args.filters.iter().any(|filter| filter.contains("gallery")) {
-            skip.push("gallery::");
-        }
-        let tests = Tests { filters: &args.filters, skip: &skip, must_run: args.filters.is_empty() };
-        count = count.plus(boot(&machine, program, &tests, kernel, args.verbose)?);
+    for round in &rounds {
+        let Some(out) = &round.out else { continue };
         match std::fs::read_to_string(out.path().join("matrix.json")) {
-            Ok(row) => rows.push((kernel.as_str(), row)),
-            Err(_) if !args.wants(MATRIX) || count.failed > 0 => {}
+            Ok(row) => rows.push((round.machine.kernel.as_str(), row)),
+            Err(_) if !args.wants(MATRIX) || count.failed > 0 || interrupted.load(Ordering::Relaxed) != 0 => {}
             Err(_) => {
-                println!("vm {kernel}: it left no row for the table");
+                println!("vm {}: it left no row for the table", round.name);
                 count.failed += 1;
             }
         }
     }
+    let readme = cargo::workspace().join("README.md");
+    if !rows.is_empty() && !matrix::settle(&readme, &rows, args.write_table)? {
+        count.failed += 1;
+    }
+    Ok(count)
+}
+
+/// Each kernel's machine, and after them the odd ones.
+fn rounds(asked: Asked<'_>, args: &Args) -> Result<Vec<Round>> {
+    let mut rounds = Vec::new();
+    let module = |odd: &Odd| odd.tests.split("::").next().unwrap_or_default();
+    let is_of_odd = |filter: &String| ODD.iter().any(|odd| filter.starts_with(module(odd)));
+    // Who asks for nothing else needs no usual machine.
+    let usual = if !args.filters.is_empty() && args.filters.iter().all(is_of_odd) { &[] } else { asked.kernels };
+    let is_shared = asked.is_shared && args.filters.is_empty();
+    for (at, kernel) in usual.iter().enumerate() {
+        let mut filters = args.filters.clone();
+        let mut skip: Vec<&str> = ODD.iter().map(|odd| odd.tests).collect();
+        if !args.gallery && !args.filters.iter().any(|filter| filter.contains("gallery")) {
+            skip.push("gallery::");
+        }
+        if is_shared && asked.natively {
+            skip.push("tracepoint::");
+        }
+        if is_shared && at == 0 {
+            filters.extend(DONE_BY_FIRST.iter().chain(&DONE_BY_BOTH).map(|&tests| tests.to_owned()));
+        } else if is_shared {
+            skip.extend(DONE_BY_FIRST);
+        }
+        let out = tempfile::tempdir()?;
+        let machine = vm::Machine { timeout: TIMEOUT, out: Some(out.path().to_path_buf()), ..vm::Machine::new(kernel) };
+        let must_run = args.filters.is_empty();
+        rounds.push(Round { name: (*kernel).to_owned(), machine, filters, skip, must_run, out: Some(out) });
+    }
     for odd in ODD.iter().filter(|odd| args.wants(odd.tests)) {
-        let Some(kernel) = kernels.last().filter(|_| interrupted.load(Ordering::Relaxed) == 0) else { break };
+        let Some(kernel) = asked.kernels.last() else { break };
         let machine = vm::Machine {
             timeout: TIMEOUT,
             cpus: odd.cpus,
@@ -78,32 +170,19 @@ pub fn run(kernels: &[&String], program: &Path, args: &Args, interrupted: &Atomi
             Some(append) => format!("{kernel} {append}"),
             None => format!("{kernel} with {} processors", odd.cpus),
         };
-        let tests = Tests { filters: &[odd.tests.to_owned()], skip: &[], must_run: true };
-        count = count.plus(boot(&machine, program, &tests, &name, args.verbose)?);
+        let filters = vec![odd.tests.to_owned()];
+        rounds.push(Round { name, machine, filters, skip: Vec::new(), must_run: true, out: None });
     }
-    let readme = cargo::workspace().join("README.md");
-    if !rows.is_empty() && !matrix::settle(&readme, &rows, args.write_table)? {
-        count.failed += 1;
-    }
-    Ok(count)
+    Ok(rounds)
 }
 
-/// Which tests a machine runs.
-struct Tests<'a> {
-    /// Those whose names contain one of these; all where there is none.
-    filters: &'a [String],
-    /// But none whose names contain one of these.
-    skip: &'a [&'a str],
-    /// That none ran is a failure.
-    must_run: bool,
-}
-
-/// Runs tests in a machine and counts them.
-fn boot(machine: &vm::Machine, program: &Path, tests: &Tests<'_>, name: &str, verbose: bool) -> Result<Count> {
+/// Runs tests in a machine and counts them. What is to be said of it is said at its end, and in one piece.
+fn boot(round: &Round, program: &Path, verbose: bool) -> Result<Count> {
+    let Round { name, machine, .. } = round;
     let mut words: Vec<OsString> = vec![program.into(), "--test-threads=1".into(), "--include-ignored".into()];
     words.push("--show-output".into());
-    words.extend(tests.skip.iter().flat_map(|tests| ["--skip", tests]).map(OsString::from));
-    words.extend(tests.filters.iter().map(OsString::from));
+    words.extend(round.skip.iter().flat_map(|tests| ["--skip", tests]).map(OsString::from));
+    words.extend(round.filters.iter().map(OsString::from));
     let package = cargo::workspace().join("skbtrace");
     let env = [
         ("SKBTRACE_VM", "1"),
@@ -116,6 +195,8 @@ fn boot(machine: &vm::Machine, program: &Path, tests: &Tests<'_>, name: &str, ve
     let job = vm::Job { words, dir: Some(package), env, stream: verbose };
     let report = vm::run(machine, &job)?;
 
+    // Until this is dropped nobody else prints there.
+    let _whole = std::io::stdout().lock();
     let stdout = String::from_utf8_lossy(&report.stdout);
     let mut count = Count::of(&stdout).at_least_one_failure(report.ending == vm::Ending::Exited(0));
     let mut remark = match &report.ending {
@@ -124,7 +205,7 @@ fn boot(machine: &vm::Machine, program: &Path, tests: &Tests<'_>, name: &str, ve
         vm::Ending::Died(why) | vm::Ending::NeverBegan(why) => format!(" (the machine died: {why})"),
         vm::Ending::Interrupted(_) => " (interrupted)".to_owned(),
     };
-    if count == Count::default() && tests.must_run {
+    if count == Count::default() && round.must_run {
         // Tests that do not run do not pass.
         count.failed = 1;
         remark = " (no test ran)".to_owned();
@@ -142,4 +223,20 @@ fn boot(machine: &vm::Machine, program: &Path, tests: &Tests<'_>, name: &str, ve
         println!("vm {name}: {figure}");
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DONE_BY_BOTH, DONE_BY_FIRST, ODD};
+    use crate::cargo;
+
+    #[test]
+    fn whatever_is_named_here_is_there() {
+        let main = std::fs::read_to_string(cargo::workspace().join("tests/vm/main.rs")).unwrap();
+        for tests in DONE_BY_BOTH.iter().chain(&DONE_BY_FIRST).copied().chain(ODD.iter().map(|odd| odd.tests)) {
+            let module = tests.split("::").next().unwrap();
+            assert!(main.lines().any(|line| line == format!("mod {module};")), "{module}");
+        }
+        assert!(DONE_BY_BOTH.iter().all(|tests| !DONE_BY_FIRST.contains(tests)));
+    }
 }

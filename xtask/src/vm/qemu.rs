@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -278,6 +278,9 @@ impl Follower {
     }
 }
 
+/// Whether somebody's line counts seconds already: machines may run side by side.
+static IS_LIVE: AtomicBool = AtomicBool::new(false);
+
 /// The one line that says what we wait for, with the seconds counted where somebody watches.
 struct Progress {
     what: String,
@@ -288,8 +291,9 @@ struct Progress {
 
 impl Progress {
     fn new(what: String, console: bool) -> Self {
-        // A console in between would tear the line apart.
-        Self { what, start: Instant::now(), shown: None, live: io::stderr().is_terminal() && !console }
+        // A console in between would tear the line apart, and so would a second machine's.
+        let live = io::stderr().is_terminal() && !console && !IS_LIVE.swap(true, Ordering::Relaxed);
+        Self { what, start: Instant::now(), shown: None, live }
     }
 
     fn tick(&mut self) {
@@ -304,6 +308,14 @@ impl Progress {
         let back = if self.live { "\r" } else { "" };
         eprintln!("{back}{}…{how} {} s", self.what, self.start.elapsed().as_secs());
         self.shown = Some(u64::MAX);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.live {
+            IS_LIVE.store(false, Ordering::Relaxed);
+        }
     }
 }
 
